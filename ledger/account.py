@@ -6,7 +6,6 @@ from uuid import UUID
 import msgspec
 
 from ledger.actor import Occurrence, Role
-from ledger.attempts import Attempts
 from ledger.errors import Rejected
 
 ACCOUNT_ROLES = (Role.ADMIN, Role.MANAGER, Role.AUDITOR)
@@ -66,7 +65,6 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     email: str | None
     password_hash: str
-    attempts: Attempts = Attempts()
 
 
 def evolve(account: Account | None, event: Event, at: Occurrence) -> Account:

@@ -1,0 +1,1 @@
+"""The write side: decides requests and records what happened as immutable events."""

@@ -1,0 +1,1 @@
+"""The log: events, guards and claims, written whole or not at all."""
