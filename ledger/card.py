@@ -10,6 +10,7 @@ import msgspec
 from ledger.actor import Occurrence
 from ledger.attempts import rfc3339
 from ledger.errors import Rejected
+from ledger.lots import Lot, LotPart, lot_expiry, oldest_parts, without
 from ledger.program import ExpiryPolicy, Program, Rules
 
 PURCHASE_CENTS_MAX = 100_000_000
@@ -74,13 +75,6 @@ class CardHolder(msgspec.Struct, frozen=True):
 
     customer_id: str
     qr_code: str
-
-
-class LotPart(msgspec.Struct, frozen=True):
-    """Points taken from one lot; `lot` is the version of the event that earned it."""
-
-    lot: int
-    points: int
 
 
 class CardEnrolled(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -163,14 +157,6 @@ class CardStatus(StrEnum):
     SUSPENDED = "suspended"
     CLOSED = "closed"
     ERASED = "erased"
-
-
-class Lot(msgspec.Struct, frozen=True):
-    """What is left of one earning; `lot` is the version of the event that earned it."""
-
-    lot: int
-    points: int
-    expires_at: datetime | None
 
 
 class DayStamps(msgspec.Struct, frozen=True):
@@ -259,13 +245,6 @@ def with_stamps_on(recent: tuple[DayStamps, ...], day: date, stamps: int) -> tup
     """Keeps the neighbouring dates only: stores of one merchant are at most a date apart."""
     near = (entry for entry in recent if entry.day != day and abs((entry.day - day).days) <= 1)
     return (*near, DayStamps(day, stamps))
-
-
-def without(lots: tuple[Lot, ...], parts: tuple[LotPart, ...]) -> tuple[Lot, ...]:
-    """The lots after those parts were taken; an empty lot is no lot."""
-    taken = {part.lot: part.points for part in parts}
-    left = (Lot(lot.lot, lot.points - taken.get(lot.lot, 0), lot.expires_at) for lot in lots)
-    return tuple(lot for lot in left if lot.points)
 
 
 # ---- decide ---------------------------------------------------------------------------------------------------
@@ -428,19 +407,6 @@ def points_redeemed(card: Card, command: RedeemPoints, facts: Facts) -> PointsRe
     )
 
 
-def oldest_parts(lots: tuple[Lot, ...], points: int) -> tuple[LotPart, ...]:
-    """Which lots give the points: the oldest first, the last of them perhaps in part."""
-    parts = []
-    for lot in lots:
-        if points == 0:
-            break
-        taken = min(points, lot.points)
-        parts.append(LotPart(lot.lot, taken))
-        points -= taken
-    assert points == 0, "a balance is the sum of its lots"
-    return tuple(parts)
-
-
 def refuse_foreign_store(card: Card, facts: Facts) -> None:
     """Raises `other_store` where the merchant lets rewards be taken only where the card was opened."""
     if facts.allow_cross_store_redemption or card.store_id is None or facts.store_id == card.store_id:
@@ -461,13 +427,6 @@ def next_stamp_available_at(card: Card, facts: Facts) -> datetime | None:
     if card.stamps_on(facts.day) >= facts.program.rules.max_daily_stamps:
         due = max(due, facts.day_ends_at) if due else facts.day_ends_at
     return due if due is not None and due > facts.now else None
-
-
-def lot_expiry(rules: Rules, earned_at: datetime) -> datetime | None:
-    """When a lot earned now ends by itself; None where points end by inactivity or never."""
-    if rules.expiry_policy is not ExpiryPolicy.EARNED or rules.points_expiration_days is None:
-        return None
-    return earned_at + timedelta(days=rules.points_expiration_days)
 
 
 class NextExpiry(msgspec.Struct, frozen=True):
