@@ -1,0 +1,1 @@
+"""The HTTP side: asks the ledger and the projections, and answers."""

@@ -1,0 +1,1 @@
+"""The read side: one read model per file, told from the log."""
