@@ -34,6 +34,7 @@ CREATE TABLE subject_keys (
 CREATE TABLE snapshots (
     stream_id   uuid   PRIMARY KEY,
     merchant_id uuid   NOT NULL,
+    subject_id  uuid,
     version     bigint NOT NULL,
     fold        text   NOT NULL,
     state       bytea  NOT NULL

@@ -1,1 +1,1 @@
-"""The log: events, guards and claims, written whole or not at all."""
+"""The log: appending, loading, stored names, the hash chain and the keys of personal data."""

@@ -1,0 +1,314 @@
+"""The log as the rest of the ledger sees it: load a stream's state, look up a claim, append a command."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from ledger.actor import Occurrence
+from ledger.errors import Unavailable
+from ledger.store.codec import NO_PREVIOUS_HASH, Read, decode, hash_of
+from ledger.store.keys import Keyring, SealBroken, SubjectKey
+from ledger.store.names import Aggregate
+from ledger.store.recorder import Append, Outcome
+from ledger.store.writer import Writer
+
+S = TypeVar("S")
+
+SNAPSHOT_EVERY_EVENTS = 200
+CACHED_STREAMS_MAX = 50_000
+POOL_CONNECTIONS_MAX = 8
+POOL_SECONDS_MAX = 2.0
+
+NEWER_EVENTS = """
+    SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
+    FROM events e LEFT JOIN subject_keys k USING (subject_id)
+    WHERE e.originator_id = %(stream)s AND e.originator_version > %(version)s
+    ORDER BY e.originator_version
+"""
+SNAPSHOT_AND_EVENTS = """
+    SELECT s.version, s.state, 0, s.subject_id, k.wrapped, s.merchant_id
+    FROM snapshots s LEFT JOIN subject_keys k USING (subject_id)
+    WHERE s.stream_id = %(stream)s AND s.fold = %(fold)s
+    UNION ALL
+    (SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
+    FROM events e LEFT JOIN subject_keys k USING (subject_id)
+    WHERE e.originator_id = %(stream)s AND e.originator_version > coalesce(
+        (SELECT version FROM snapshots WHERE stream_id = %(stream)s AND fold = %(fold)s), 0)
+    ORDER BY e.originator_version)
+"""
+SAVE_SNAPSHOT = """
+    INSERT INTO snapshots (stream_id, merchant_id, subject_id, version, fold, state)
+    VALUES (%s, %s, %s, %s, %s, %s)
+    ON CONFLICT (stream_id) DO UPDATE
+    SET version = excluded.version, fold = excluded.fold, state = excluded.state
+    WHERE snapshots.version < excluded.version OR snapshots.fold <> excluded.fold
+"""
+
+
+class Loaded(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
+    """A stream folded up to `version`; `position` is the log position of that last event."""
+
+    aggregate: Aggregate[S, Any]
+    stream: UUID
+    merchant_id: UUID
+    state: S
+    version: int
+    position: int
+    last_hash: str
+    snapshot_version: int = 0
+
+    def then(self, event: Any, at: Occurrence, stored: bytes, position: int) -> "Loaded[S]":
+        """The same stream with one more event."""
+        return Loaded(
+            aggregate=self.aggregate,
+            stream=self.stream,
+            merchant_id=self.merchant_id,
+            state=self.aggregate.evolve(self.state, event, at),
+            version=at.version,
+            position=position,
+            last_hash=hash_of(stored),
+            snapshot_version=self.snapshot_version,
+        )
+
+
+class SnapshotBody(msgspec.Struct, frozen=True):
+    """What a snapshot row holds, sealed where the stream holds personal data."""
+
+    state: msgspec.Raw
+    position: int
+    last_hash: str
+
+
+class Log:
+    """An append-only log of events in PostgreSQL, with a bounded cache of folded streams in front of it.
+
+    What is cached may have been overtaken by another process: `append` checks it, and `is_current` does for those
+    who decide not to append.
+    """
+
+    def __init__(self, database_url: str, keyring: Keyring) -> None:
+        self.keyring = keyring
+        self._writer = Writer(database_url)
+        self._pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
+            database_url,
+            min_size=1,
+            max_size=POOL_CONNECTIONS_MAX,
+            timeout=POOL_SECONDS_MAX,
+            open=False,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 1,
+                "connect_timeout": 2,
+                "options": "-c statement_timeout=2500 -c lock_timeout=2000",
+            },
+            check=AsyncConnectionPool.check_connection,
+        )
+        self._cache: OrderedDict[UUID, Loaded[Any]] = OrderedDict()
+        self._snapshots: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Connects, in the background where the database is not there yet."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Writes what is queued and disconnects."""
+        await self._writer.close()
+        await asyncio.gather(*self._snapshots, return_exceptions=True)
+        await self._pool.close()
+
+    # ---- reading --------------------------------------------------------------------------------------------
+
+    async def load(self, aggregate: Aggregate[S, Any], stream: UUID, *, fresh: bool = False) -> Loaded[S] | None:
+        """The stream's state; from the cache unless `fresh`, and then as of now."""
+        cached: Loaded[S] | None = self._cache.get(stream)
+        if cached is not None:
+            self._cache.move_to_end(stream)
+            if not fresh:
+                return cached
+            rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": cached.version})
+            loaded: Loaded[S] | None = cached
+        else:
+            query = {"stream": stream, "fold": aggregate.fold}
+            rows = await self._rows(SNAPSHOT_AND_EVENTS, query)
+            loaded, rows = self._from_snapshot(aggregate, stream, rows)
+            if rows and loaded is None and rows[0][0] > 1:
+                rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
+        for row in rows:
+            loaded = self._fold(aggregate, loaded, row)
+        if loaded is not None:
+            self.remember(loaded)
+        return loaded
+
+    async def history(self, stream: UUID) -> list[tuple[int, Read]]:
+        """All events of a stream with their positions, oldest first."""
+        rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
+        return [(row[2], decode(bytes(row[1]), self._key(row[3], row[4]))) for row in rows]
+
+    async def position_of(self, stream: UUID, version: int) -> int:
+        """The log position of an event that is there."""
+        rows = await self._rows(
+            "SELECT notification_id FROM events WHERE originator_id = %(stream)s AND originator_version = %(version)s",
+            {"stream": stream, "version": version},
+        )
+        return int(rows[0][0])
+
+    async def head(self) -> int:
+        """The position of the newest event, 0 where there is none."""
+        rows = await self._rows("SELECT coalesce(max(notification_id), 0) FROM events", {})
+        return int(rows[0][0])
+
+    async def claim(self, merchant: UUID, kind: str, key: str) -> bytes | None:
+        """What took a claim, or None where it is free."""
+        found = await self.claims(merchant, kind, [key])
+        return found.get(key)
+
+    async def claims(self, merchant: UUID, kind: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """Those of the claims that are taken, with what took them."""
+        rows = await self._rows(
+            "SELECT key, value FROM claims WHERE merchant_id = %(merchant)s AND kind = %(kind)s AND key = ANY(%(keys)s)",
+            {"merchant": merchant, "kind": kind, "keys": list(keys)},
+        )
+        return {key: bytes(value) for key, value in rows}
+
+    async def first_events(
+        self, merchant: UUID, topic: str, after: int, limit: int, *, newest_first: bool = False
+    ) -> list[tuple[int, UUID]]:
+        """Streams of a merchant that began with that topic, with the position they began at, page by page."""
+        order = ("<", "DESC") if newest_first else (">", "ASC")
+        rows = await self._rows(
+            "SELECT notification_id, originator_id FROM events"
+            " WHERE merchant_id = %(merchant)s AND topic = %(topic)s AND originator_version = 1"
+            f" AND notification_id {order[0]} %(after)s ORDER BY notification_id {order[1]} LIMIT %(limit)s",
+            {"merchant": merchant, "topic": topic, "after": after, "limit": limit},
+        )
+        return [(int(position), stream) for position, stream in rows]
+
+    async def is_current(self, guards: dict[UUID, int]) -> bool:
+        """Whether no stream has a later version than the one it was read at."""
+        if not guards:
+            return True
+        rows = await self._rows(
+            "SELECT EXISTS (SELECT FROM unnest(%(streams)s::uuid[], %(versions)s::bigint[]) AS g (stream, version)"
+            " JOIN events e ON e.originator_id = g.stream AND e.originator_version > g.version)",
+            {"streams": list(guards), "versions": list(guards.values())},
+        )
+        return not rows[0][0]
+
+    async def subject_key(self, subject: UUID) -> SubjectKey | None:
+        """The key of a person, None once they were erased."""
+        known = self.keyring.known(subject)
+        if known is not None:
+            return known
+        rows = await self._rows("SELECT wrapped FROM subject_keys WHERE subject_id = %(subject)s", {"subject": subject})
+        return self.keyring.unwrap(subject, bytes(rows[0][0])) if rows else None
+
+    # ---- writing --------------------------------------------------------------------------------------------
+
+    async def append(self, append: Append) -> Outcome:
+        """Writes one command whole or not at all, durably when this returns."""
+        return await self._writer.append(append)
+
+    def remember(self, loaded: Loaded[Any]) -> None:
+        """Keeps a stream's newest state, and a snapshot of it where it grew long."""
+        cached = self._cache.get(loaded.stream)
+        if cached is not None and cached.version > loaded.version:
+            return
+        if loaded.version - loaded.snapshot_version >= SNAPSHOT_EVERY_EVENTS:
+            task = asyncio.get_running_loop().create_task(self._save_snapshot(loaded))
+            self._snapshots.add(task)
+            task.add_done_callback(self._snapshots.discard)
+            loaded = msgspec.structs.replace(loaded, snapshot_version=loaded.version)
+        self._cache[loaded.stream] = loaded
+        self._cache.move_to_end(loaded.stream)
+        if len(self._cache) > CACHED_STREAMS_MAX:
+            self._cache.popitem(last=False)
+
+    def forget(self, streams: Iterable[UUID]) -> None:
+        """Drops what was read of those streams: it was overtaken, or nobody knows."""
+        for stream in streams:
+            self._cache.pop(stream, None)
+
+    # ---- folding --------------------------------------------------------------------------------------------
+
+    def _fold(self, aggregate: Aggregate[S, Any], loaded: Loaded[S] | None, row: TupleRow) -> Loaded[S]:
+        version, stored, position, subject, wrapped, _ = row
+        read = decode(bytes(stored), self._key(subject, wrapped))
+        if loaded is not None:
+            return loaded.then(read.event, read.at, bytes(stored), position)
+        return Loaded(
+            aggregate=aggregate,
+            stream=read.at.stream,
+            merchant_id=read.at.merchant_id,
+            state=aggregate.evolve(None, read.event, read.at),
+            version=version,
+            position=position,
+            last_hash=hash_of(bytes(stored)),
+        )
+
+    def _from_snapshot(
+        self, aggregate: Aggregate[S, Any], stream: UUID, rows: list[TupleRow]
+    ) -> tuple[Loaded[S] | None, list[TupleRow]]:
+        if not rows or rows[0][5] is None:
+            return None, rows
+        version, sealed, _, subject, wrapped, merchant_id = rows[0]
+        body = bytes(sealed)
+        if subject is not None:
+            key = self._key(subject, wrapped)
+            if key is None:
+                return None, rows[1:]
+            body = key.open(body, snapshot_place(stream, version))
+        snapshot = msgspec.msgpack.decode(body, type=SnapshotBody)
+        loaded = Loaded(
+            aggregate=aggregate,
+            stream=stream,
+            merchant_id=merchant_id,
+            state=msgspec.msgpack.decode(snapshot.state, type=aggregate.state),
+            version=version,
+            position=snapshot.position,
+            last_hash=snapshot.last_hash,
+            snapshot_version=version,
+        )
+        return loaded, rows[1:]
+
+    async def _save_snapshot(self, loaded: Loaded[Any]) -> None:
+        state = msgspec.Raw(msgspec.msgpack.encode(loaded.state))
+        body = msgspec.msgpack.encode(SnapshotBody(state, loaded.position, loaded.last_hash))
+        subject = loaded.aggregate.subject(loaded.state) if loaded.aggregate.subject else None
+        if subject is not None:
+            key = await self.subject_key(subject)
+            if key is None:
+                return
+            body = key.seal(body, snapshot_place(loaded.stream, loaded.version))
+        row = (loaded.stream, loaded.merchant_id, subject, loaded.version, loaded.aggregate.fold, body)
+        async with self._pool.connection() as connection:
+            await connection.execute(SAVE_SNAPSHOT, row)
+
+    def _key(self, subject: UUID | None, wrapped: bytes | None) -> SubjectKey | None:
+        if subject is None or wrapped is None:
+            return None
+        return self.keyring.known(subject) or self.keyring.unwrap(subject, bytes(wrapped))
+
+    async def _rows(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
+        try:
+            async with self._pool.connection() as connection:
+                cursor = connection.cursor(binary=True)
+                await cursor.execute(query.encode(), parameters)
+                return await cursor.fetchall()
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            raise Unavailable("the log cannot be reached") from error
+
+
+def snapshot_place(stream: UUID, version: int) -> bytes:
+    """The associated data that ties a sealed snapshot to its stream and version."""
+    return f"snapshot:{stream}:{version}".encode()
+
+
+__all__ = ["NO_PREVIOUS_HASH", "Loaded", "Log", "SealBroken"]

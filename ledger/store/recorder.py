@@ -1,0 +1,195 @@
+"""The library's recorder, with whole batches handed to one SQL function (`migrations/0002_append.sql`)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from eventsourcing.persistence import IntegrityError, StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from psycopg.conninfo import conninfo_to_dict
+
+from ledger.actor import PLATFORM
+
+APPEND = (
+    "SELECT base, stale, taken FROM ledger_append("
+    "%b::int[], %b::uuid[], %b::bigint[], %b::text[], %b::bytea[], %b::uuid[], %b::uuid[],"
+    "%b::uuid[], %b::bigint[], %b::int[], %b::int[],"
+    "%b::int[], %b::uuid[], %b::text[], %b::text[], %b::bytea[],"
+    "%b::int[], %b::uuid[], %b::text[], %b::text[],"
+    "%b::int[], %b::uuid[], %b::uuid[], %b::bytea[])"
+)
+
+
+class NewEvent(NamedTuple):
+    """An event as it is to be stored."""
+
+    stream: UUID
+    version: int
+    topic: str
+    state: bytes
+    subject: UUID | None = None
+
+
+class Claim(NamedTuple):
+    """Something that can be taken once in a merchant; `value` tells later comers what took it."""
+
+    merchant: UUID
+    kind: str
+    key: str
+    value: bytes = b""
+
+
+class NewSubject(NamedTuple):
+    """A person's key, wrapped."""
+
+    subject: UUID
+    wrapped: bytes
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """What one command writes, whole or not at all.
+
+    `guards` holds every stream that was read, those written to included, with the version it was read at: a later
+    version of any of them refuses the command.
+    """
+
+    merchant: UUID
+    events: tuple[NewEvent, ...] = ()
+    guards: dict[UUID, int] = {}
+    claims: tuple[Claim, ...] = ()
+    releases: tuple[Claim, ...] = ()
+    subjects: tuple[NewSubject, ...] = ()
+
+
+class Written(NamedTuple):
+    """The command is in the log for good; `position` is its last event's, None where it had no events."""
+
+    position: int | None
+
+
+class Stale(NamedTuple):
+    """A guard moved: decide again."""
+
+
+class Taken(NamedTuple):
+    """Somebody has that claim."""
+
+    claim: Claim
+
+
+Outcome = Written | Stale | Taken
+
+
+def pack(batch: Sequence[Append]) -> list[list[Any]]:
+    """The parameters of `APPEND` for a batch."""
+    events: list[tuple[Any, ...]] = []
+    claims: list[tuple[Any, ...]] = []
+    releases: list[tuple[Any, ...]] = []
+    subjects: list[tuple[Any, ...]] = []
+    guarded: list[tuple[int, int]] = []
+    guards: dict[tuple[UUID, int], int] = {}
+    for command, append in enumerate(batch):
+        merchant = append.merchant
+        for stream, version, topic, state, subject in append.events:
+            events.append((command, stream, version, topic, state, merchant, subject))
+        for guard in append.guards.items():
+            guarded.append((command, guards.setdefault(guard, len(guards) + 1)))
+        for claim in append.claims:
+            claims.append((command, *claim))
+        for claim in append.releases:
+            releases.append((command, claim.merchant, claim.kind, claim.key))
+        for new in append.subjects:
+            subjects.append((command, new.subject, merchant, new.wrapped))
+    return [
+        *columns(events, 7),
+        *columns(list(guards), 2),
+        *columns(guarded, 2),
+        *columns(claims, 5),
+        *columns(releases, 4),
+        *columns(subjects, 4),
+    ]
+
+
+def columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    """Rows turned into columns; no rows are that many empty columns."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
+
+
+def outcomes(
+    batch: Sequence[Append], base: int, stale: list[int] | None, taken: list[int] | None
+) -> list[Outcome]:
+    """What became of each command, from the function's answer: positions run on from `base` without gaps."""
+    claims = [(command, claim) for command, append in enumerate(batch) for claim in append.claims]
+    taken_by_command: dict[int, Claim] = {}
+    for ordinal in taken or ():
+        command, claim = claims[ordinal - 1]
+        taken_by_command.setdefault(command, claim)
+    stale_commands = set(stale or ())
+    result: list[Outcome] = []
+    position = base
+    for command, append in enumerate(batch):
+        if command in taken_by_command:
+            result.append(Taken(taken_by_command[command]))
+        elif command in stale_commands:
+            result.append(Stale())
+        else:
+            position += len(append.events)
+            result.append(Written(position if append.events else None))
+    return result
+
+
+class LedgerRecorder(PostgresApplicationRecorder):
+    """The library's application recorder over the ledger's log.
+
+    Reading, notifications and subscriptions are the library's own; tables are made by the migrations.
+    """
+
+    def __init__(self, datastore: PostgresDatastore, *, events_table_name: str = "events") -> None:
+        super().__init__(datastore, events_table_name=events_table_name)
+
+    def create_table(self) -> None:
+        """Does nothing: migrations make the tables."""
+
+    def append(self, batch: Sequence[Append]) -> list[Outcome]:
+        """Writes a batch of commands that are independent of each other, in one transaction."""
+        with self.datastore.get_connection() as connection, connection.cursor() as cursor:
+            row = cursor.execute(APPEND, pack(batch), prepare=True).fetchone()
+            assert row is not None, "the function always answers with one row"
+            return outcomes(batch, row["base"], row["stale"], row["taken"])
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
+        """The library's way in: all events or an IntegrityError. `merchant_id` says whose they are."""
+        if not stored_events:
+            return []
+        guards: dict[UUID, int] = {}
+        events = []
+        for event in stored_events:
+            stream = event.originator_id
+            assert isinstance(stream, UUID), "streams of the ledger are named by UUIDs"
+            guards.setdefault(stream, event.originator_version - 1)
+            events.append(NewEvent(stream, event.originator_version, event.topic, event.state))
+        append = Append(
+            merchant=kwargs.get("merchant_id", PLATFORM), events=tuple(events), guards=guards
+        )
+        (outcome,) = self.append([append])
+        if not isinstance(outcome, Written) or outcome.position is None:
+            raise IntegrityError("a stream already has a later version")
+        return range(outcome.position - len(events) + 1, outcome.position + 1)
+
+
+def datastore(database_url: str, pool_size: int = 2) -> PostgresDatastore:
+    """The library's datastore for a connection string, with every parameter that the string names."""
+    parameters = {key: str(value) for key, value in conninfo_to_dict(database_url).items() if value is not None}
+    store = PostgresDatastore(
+        dbname=parameters.get("dbname", "postgres"),
+        host=parameters.get("host", ""),
+        port=parameters.get("port", "5432"),
+        user=parameters.get("user", "postgres"),
+        password=parameters.get("password", ""),
+        pool_size=pool_size,
+        max_overflow=16,
+    )
+    assert isinstance(store.pool.kwargs, dict), "the library passes its pool keyword arguments"
+    store.pool.kwargs.update(parameters)
+    return store
