@@ -10,12 +10,12 @@ import msgspec
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from ledger.actor import Occurrence
 from ledger.errors import Unavailable
-from ledger.store.codec import NO_PREVIOUS_HASH, Read, decode, hash_of
-from ledger.store.keys import Keyring, SealBroken, SubjectKey
+from ledger.store.codec import Read, decode, hash_of
+from ledger.store.keys import Keyring, SubjectKey
 from ledger.store.names import Aggregate
 from ledger.store.recorder import Append, Outcome
 from ledger.store.writer import Writer
@@ -109,7 +109,6 @@ class Log:
                 "connect_timeout": 2,
                 "options": "-c statement_timeout=2500 -c lock_timeout=2000",
             },
-            check=AsyncConnectionPool.check_connection,
         )
         self._cache: OrderedDict[UUID, Loaded[Any]] = OrderedDict()
         self._snapshots: set[asyncio.Task[None]] = set()
@@ -138,9 +137,11 @@ class Log:
         else:
             query = {"stream": stream, "fold": aggregate.fold}
             rows = await self._rows(SNAPSHOT_AND_EVENTS, query)
-            loaded, rows = self._from_snapshot(aggregate, stream, rows)
-            if rows and loaded is None and rows[0][0] > 1:
-                rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
+            loaded = None
+            if rows and rows[0][5] is not None:
+                loaded = self._from_snapshot(aggregate, stream, rows.pop(0))
+                if loaded is None:
+                    rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
         for row in rows:
             loaded = self._fold(aggregate, loaded, row)
         if loaded is not None:
@@ -254,19 +255,17 @@ class Log:
         )
 
     def _from_snapshot(
-        self, aggregate: Aggregate[S, Any], stream: UUID, rows: list[TupleRow]
-    ) -> tuple[Loaded[S] | None, list[TupleRow]]:
-        if not rows or rows[0][5] is None:
-            return None, rows
-        version, sealed, _, subject, wrapped, merchant_id = rows[0]
+        self, aggregate: Aggregate[S, Any], stream: UUID, row: TupleRow
+    ) -> Loaded[S] | None:
+        version, sealed, _, subject, wrapped, merchant_id = row
         body = bytes(sealed)
         if subject is not None:
             key = self._key(subject, wrapped)
             if key is None:
-                return None, rows[1:]
+                return None
             body = key.open(body, snapshot_place(stream, version))
         snapshot = msgspec.msgpack.decode(body, type=SnapshotBody)
-        loaded = Loaded(
+        return Loaded(
             aggregate=aggregate,
             stream=stream,
             merchant_id=merchant_id,
@@ -276,7 +275,6 @@ class Log:
             last_hash=snapshot.last_hash,
             snapshot_version=version,
         )
-        return loaded, rows[1:]
 
     async def _save_snapshot(self, loaded: Loaded[Any]) -> None:
         state = msgspec.Raw(msgspec.msgpack.encode(loaded.state))
@@ -298,17 +296,22 @@ class Log:
 
     async def _rows(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
         try:
-            async with self._pool.connection() as connection:
-                cursor = connection.cursor(binary=True)
-                await cursor.execute(query.encode(), parameters)
-                return await cursor.fetchall()
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise Unavailable("the log cannot be reached") from error
+            return await self._rows_once(query, parameters)
+        except psycopg.OperationalError:
+            # A connection that died while it was idle shows it only now; the next one is asked before giving up.
+            try:
+                return await self._rows_once(query, parameters)
+            except psycopg.OperationalError as error:
+                raise Unavailable("the log cannot be reached") from error
+
+    async def _rows_once(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(query.encode(), parameters)
+            return await cursor.fetchall()
 
 
 def snapshot_place(stream: UUID, version: int) -> bytes:
     """The associated data that ties a sealed snapshot to its stream and version."""
     return f"snapshot:{stream}:{version}".encode()
 
-
-__all__ = ["NO_PREVIOUS_HASH", "Loaded", "Log", "SealBroken"]

@@ -1,0 +1,172 @@
+"""What can be asked of the ledger. Each is a rule's command with the address it is sent to and the PIN beside it."""
+
+from uuid import UUID
+
+import msgspec
+
+from ledger import card, merchant, program, staff_pin, terminal
+from ledger.actor import Role
+
+
+class WhichCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A card by exactly one of its names."""
+
+    card_id: UUID | None = None
+    qr_code: str | None = None
+    card_number: str | None = None
+
+
+class StaffEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What was typed at the PIN pad, and for whom if the till knows."""
+
+    staff_id: UUID | None = None
+    staff_pin: str | None = None
+
+
+class EnrolCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Give a customer a card, or find the one they have; without a reference one is made up."""
+
+    customer_id: str | None = None
+    name: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    locale: str | None = None
+
+
+class OnCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Do something with a card."""
+
+    which: WhichCard
+    staff: StaffEntry = StaffEntry()
+    command: card.AddStamp | card.RedeemStamps | card.EarnPoints | card.RedeemPoints
+
+
+class OnProgram(msgspec.Struct, frozen=True):
+    """Create or change the merchant's program."""
+
+    command: program.CreateProgram | program.ChangeProgram
+
+
+class CreatePin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Give a staff member a PIN of 4 to 8 digits."""
+
+    name: str
+    pin: str
+    role: staff_pin.StaffRole
+    store_id: UUID | None = None
+
+
+class ChangePin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Change what is given of a staff member's PIN."""
+
+    staff_id: UUID
+    name: str | None = None
+    pin: str | None = None
+    role: staff_pin.StaffRole | None = None
+    changes_store: bool = False
+    store_id: UUID | None = None
+
+
+class OnPin(msgspec.Struct, frozen=True):
+    """Deactivate or unlock a PIN."""
+
+    staff_id: UUID
+    command: staff_pin.DeactivateStaffPin | staff_pin.UnlockStaffPin
+
+
+class VerifyPin(msgspec.Struct, frozen=True):
+    """Find out whose PIN was typed; a wrong one counts as anywhere else."""
+
+    staff: StaffEntry
+
+
+class OpenMerchant(msgspec.Struct, frozen=True, kw_only=True):
+    """Open a tenant."""
+
+    name: str
+    locale: str
+    settings: merchant.MerchantSettings
+
+
+class OnMerchant(msgspec.Struct, frozen=True):
+    """Change a merchant's settings."""
+
+    command: merchant.ChangeSettings
+
+
+class OpenStore(msgspec.Struct, frozen=True, kw_only=True):
+    """Open a store under a code that nobody on the platform has."""
+
+    code: str
+    name: str
+    time_zone: str
+    currency: str
+    locale: str
+
+
+class OpenTerminal(msgspec.Struct, frozen=True):
+    """Take a till into service; its key is in the result, this once."""
+
+    store_id: UUID
+    name: str
+
+
+class RotateKey(msgspec.Struct, frozen=True):
+    """Give a till another key; it is in the result, this once."""
+
+    terminal_id: UUID
+
+
+class OnTerminal(msgspec.Struct, frozen=True):
+    """Revoke or unlock a till."""
+
+    terminal_id: UUID
+    command: terminal.RevokeTerminal | terminal.UnlockTerminal
+
+
+class OpenAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """Open an account under an e-mail address that nobody on the platform has."""
+
+    email: str
+    password: str
+    role: Role
+
+
+Command = (
+    EnrolCard
+    | OnCard
+    | OnProgram
+    | CreatePin
+    | ChangePin
+    | OnPin
+    | VerifyPin
+    | OpenMerchant
+    | OnMerchant
+    | OpenStore
+    | OpenTerminal
+    | RotateKey
+    | OnTerminal
+    | OpenAccount
+)
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def request_text(command: Command) -> str:
+    """A command in one line, the same for the same request; PINs and passwords, which could be guessed, left out."""
+    inner = ""
+    match command:
+        case OnCard():
+            command = msgspec.structs.replace(command, staff=StaffEntry(staff_id=command.staff.staff_id))
+            inner = type(command.command).__name__
+        case CreatePin() | ChangePin():
+            command = msgspec.structs.replace(command, pin="")
+        case VerifyPin(staff):
+            command = VerifyPin(StaffEntry(staff_id=staff.staff_id))
+        case OpenAccount():
+            command = msgspec.structs.replace(command, password="")
+        case OnProgram() | OnPin() | OnMerchant() | OnTerminal():
+            inner = type(command.command).__name__
+        case _:
+            pass
+    return f"{type(command).__name__} {inner} {_encoder.encode(command).decode()}"
