@@ -25,13 +25,15 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever sent a command, as the door made them out.
 
     `id` is the stream of the terminal, account or customer; `store_id` is where the command takes effect.
-    The address and user agent are personal: they are kept only where the merchant's settings say so.
+    `key_digest` is of the terminal key that was shown, so that a key rotated away stops counting at once. The
+    address and user agent are personal: they are kept only where the merchant's settings say so.
     """
 
     role: Role
     id: UUID
     merchant_id: UUID
     store_id: UUID | None = None
+    key_digest: str | None = None
     ip_address: str | None = None
     user_agent: str | None = None
 

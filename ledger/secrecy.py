@@ -41,8 +41,12 @@ class Secrecy:
 
     def blind(self, purpose: str, merchant: UUID, text: str) -> str:
         """A name for something secret or personal that only holders of the pepper can make again."""
+        return base64.urlsafe_b64encode(self.blind_bytes(purpose, merchant, text)).decode().rstrip("=")
+
+    def blind_bytes(self, purpose: str, merchant: UUID, text: str) -> bytes:
+        """The same as bytes: HMAC-SHA256 (RFC 2104)."""
         message = b"\0".join((purpose.encode(), merchant.bytes, text.encode()))
-        return base64.urlsafe_b64encode(hmac.digest(self._pepper, message, "sha256")).decode().rstrip("=")
+        return hmac.digest(self._pepper, message, "sha256")
 
     def fingerprint(self, merchant: UUID, pin: str) -> str:
         """What stands for a PIN in the ledger."""

@@ -44,7 +44,7 @@ class Keyring:
     """Makes, wraps and unwraps people's keys; keeps the most recently used unwrapped, in memory only."""
 
     def __init__(self, master_key: bytes, entropy: Entropy, remembered_max: int = 50_000) -> None:
-        self._master = SubjectKey(master_key, entropy)
+        self.master = SubjectKey(master_key, entropy)
         self._entropy = entropy
         self._remembered: OrderedDict[UUID, SubjectKey] = OrderedDict()
         self._remembered_max = remembered_max
@@ -53,11 +53,11 @@ class Keyring:
         """A new person's key, wrapped for storage; `known` gives it from then on."""
         key = self._entropy.token(KEY_BYTES)
         self._remember(subject, SubjectKey(key, self._entropy))
-        return self._master.seal(key, subject.bytes)
+        return self.master.seal(key, subject.bytes)
 
     def unwrap(self, subject: UUID, wrapped: bytes) -> SubjectKey:
         """A person's key as it was stored."""
-        key = SubjectKey(self._master.open(wrapped, subject.bytes), self._entropy)
+        key = SubjectKey(self.master.open(wrapped, subject.bytes), self._entropy)
         self._remember(subject, key)
         return key
 

@@ -1,0 +1,399 @@
+"""Which facts each command is decided on: read them, ask the rules, and say what is to be written.
+
+Whatever a plan reads is guarded: the log takes the plan's events only while none of it has moved.
+"""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import assert_never
+from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
+
+from ledger import account, card, customer, merchant, program, staff_pin, terminal
+from ledger.actor import PLATFORM, Role
+from ledger.commands import (
+    ChangePin,
+    Command,
+    CreatePin,
+    EnrolCard,
+    OnCard,
+    OnMerchant,
+    OnPin,
+    OnProgram,
+    OnTerminal,
+    OpenAccount,
+    OpenMerchant,
+    OpenStore,
+    OpenTerminal,
+    RotateKey,
+    VerifyPin,
+    WhichCard,
+)
+from ledger.entropy import CARD_NUMBER_BODY_DIGITS, QR_TOKEN_BYTES, Entropy
+from ledger.errors import Rejected
+from ledger.secrecy import Secrecy, key_digest
+from ledger.staff import Identification, Member
+from ledger.store.names import ACCOUNT, CARD, CUSTOMER, MERCHANT, PROGRAM, STAFF_PIN, TERMINAL
+from ledger.view import Change, ClaimOn, Decision, View
+
+TERMINAL_SECRET_BYTES = 24
+
+
+class Planner:
+    """Decides commands: one plan each, with time in the view and chance from `entropy`."""
+
+    def __init__(self, secrecy: Secrecy, entropy: Entropy) -> None:
+        self._secrecy = secrecy
+        self._entropy = entropy
+
+    async def plan(self, view: View, command: Command, who: Identification) -> Decision:
+        """What the command makes of the ledger as the view shows it; raises `Rejected` where a rule says no."""
+        await self._admit(view)
+        match command:
+            case OnCard():
+                return await self._on_card(view, command, who)
+            case EnrolCard():
+                return await self._enrol(view, command)
+            case OnProgram():
+                return await self._on_program(view, command)
+            case CreatePin():
+                return await self._create_pin(view, command)
+            case ChangePin():
+                return await self._change_pin(view, command)
+            case OnPin():
+                return await self._on_pin(view, command)
+            case VerifyPin():
+                return await self._verify_pin(view, command, who)
+            case OpenMerchant() | OnMerchant() | OpenStore():
+                return await self._on_merchant(view, command)
+            case OpenTerminal() | RotateKey() | OnTerminal():
+                return await self._on_terminal(view, command)
+            case OpenAccount():
+                return await self._open_account(view, command)
+            case _:
+                assert_never(command)
+
+    async def _admit(self, view: View) -> None:
+        """A till must still be in service, with the very key it came with, when its command is decided."""
+        caller = view.caller
+        if caller.role is Role.TERMINAL:
+            till = await view.find(TERMINAL, caller.id)
+            if till is None or caller.key_digest not in till.state.key_digests:
+                raise Rejected("invalid_credentials")
+
+    # ---- cards ----------------------------------------------------------------------------------------------
+
+    async def _on_card(self, view: View, command: OnCard, who: Identification) -> Decision:
+        caller = view.caller
+        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
+        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
+        facts = card_facts(view.now, tenant, rules, caller.store_id)
+        member = await who.member(view, command.staff, tenant.settings, wanted=rules.rules.require_staff_pin)
+        if isinstance(member, Decision):
+            return member
+        stream = await self.card_stream(view, command.which)
+        state = await view.need(CARD, stream, "card_not_found")
+        events = card.decide(state, command.command, facts)
+        return Decision(
+            main=stream,
+            changes=[Change(aggregate=CARD, stream=stream, events=events), *member.changes],
+            claims=order_claims(command.command, stream, facts.store_id),
+            staff_id=member.pin.id if member.pin else None,
+            store_id=facts.store_id,
+            facts=facts,
+            origin_wanted=tenant.settings.log_ip_addresses,
+        )
+
+    async def card_stream(self, view: View, which: WhichCard) -> UUID:
+        """The card that was meant; `card_not_found` for none, and for another merchant's."""
+        if which.card_id is not None:
+            return which.card_id
+        if which.card_number is not None:
+            holder = await view.claimed_by("card_number", which.card_number)
+        else:
+            assert which.qr_code is not None, "exactly one name of a card is given"
+            holder = await view.claimed_by("qr_code", self._blind(view, "qr_code", which.qr_code))
+        if holder is None:
+            raise Rejected("card_not_found")
+        return holder.stream
+
+    async def _enrol(self, view: View, command: EnrolCard) -> Decision:
+        caller = view.caller
+        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
+        if caller.role is Role.CUSTOMER and not tenant.settings.allow_self_enrollment:
+            raise Rejected("self_enrollment_not_allowed")
+        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
+        facts = card_facts(view.now, tenant, rules, caller.store_id)
+        reference = command.customer_id or self._entropy.new_id().hex
+        blinded = self._blind(view, "customer", reference)
+        # A new customer is the rule, so the claim is only looked up once it was found taken.
+        holder = await view.claimed_by("customer", blinded) if view.fresh else None
+        if holder is not None:
+            await view.need(CARD, holder.stream, "card_not_found")
+            return Decision(main=holder.stream, facts=facts)
+        person, stream = self._entropy.new_id(), self._entropy.new_id()
+        enrolment = card.Enrol(
+            customer=person,
+            customer_id=reference,
+            card_number=self._card_number(),
+            qr_code=self._entropy.token(QR_TOKEN_BYTES).hex(),
+        )
+        register = customer.RegisterCustomer(
+            customer.Person(
+                customer_id=reference,
+                name=command.name,
+                email=command.email,
+                phone=command.phone,
+                locale=command.locale,
+            )
+        )
+        return Decision(
+            main=stream,
+            changes=[
+                Change(aggregate=CUSTOMER, stream=person, events=customer.decide(None, register)),
+                Change(aggregate=CARD, stream=stream, events=card.decide(None, enrolment, facts)),
+            ],
+            claims=[
+                ClaimOn(kind="customer", key=blinded),
+                ClaimOn(kind="card_number", key=enrolment.card_number),
+                ClaimOn(kind="qr_code", key=self._blind(view, "qr_code", enrolment.qr_code)),
+            ],
+            new_subjects=[person],
+            store_id=facts.store_id,
+            facts=facts,
+            created=True,
+            origin_wanted=tenant.settings.log_ip_addresses,
+        )
+
+    def _card_number(self) -> str:
+        body = self._entropy.digits(CARD_NUMBER_BODY_DIGITS)
+        return body + luhn_digit(body)
+
+    # ---- program --------------------------------------------------------------------------------------------
+
+    async def _on_program(self, view: View, command: OnProgram) -> Decision:
+        await view.need(MERCHANT, view.caller.merchant_id, "merchant_not_found")
+        stream = program_stream(view.caller.merchant_id)
+        found = await view.find(PROGRAM, stream)
+        events = program.decide(found.state if found else None, command.command)
+        return Decision(
+            main=stream,
+            changes=[Change(aggregate=PROGRAM, stream=stream, events=events)],
+            created=found is None,
+        )
+
+    # ---- PINs -----------------------------------------------------------------------------------------------
+
+    async def _create_pin(self, view: View, command: CreatePin) -> Decision:
+        tenant = await view.need(MERCHANT, view.caller.merchant_id, "merchant_not_found")
+        refuse_unknown_store(tenant, command.store_id)
+        stream = self._entropy.new_id()
+        fingerprint = self._secrecy.fingerprint(view.caller.merchant_id, command.pin)
+        events = staff_pin.decide(
+            None,
+            staff_pin.CreateStaffPin(
+                name=command.name,
+                role=command.role,
+                store_id=command.store_id,
+                fingerprint=fingerprint,
+                pin_hash=await self._secrecy.slow_hash(fingerprint),
+            ),
+        )
+        return Decision(
+            main=stream,
+            changes=[Change(aggregate=STAFF_PIN, stream=stream, events=events)],
+            claims=[ClaimOn(kind="pin", key=fingerprint)],
+            new_subjects=[stream],
+            created=True,
+        )
+
+    async def _change_pin(self, view: View, command: ChangePin) -> Decision:
+        tenant = await view.need(MERCHANT, view.caller.merchant_id, "merchant_not_found")
+        if command.changes_store:
+            refuse_unknown_store(tenant, command.store_id)
+        pin = await view.need(STAFF_PIN, command.staff_id, "staff_pin_not_found")
+        fingerprint = pin.fingerprint
+        if command.pin is not None:
+            fingerprint = self._secrecy.fingerprint(view.caller.merchant_id, command.pin)
+        moved = fingerprint != pin.fingerprint
+        events = staff_pin.decide(
+            pin,
+            staff_pin.ChangeStaffPin(
+                name=command.name,
+                role=command.role,
+                changes_store=command.changes_store,
+                store_id=command.store_id,
+                fingerprint=fingerprint,
+                pin_hash=await self._secrecy.slow_hash(fingerprint) if moved else None,
+            ),
+        )
+        return Decision(
+            main=pin.id,
+            changes=[Change(aggregate=STAFF_PIN, stream=pin.id, events=events)],
+            claims=[ClaimOn(kind="pin", key=fingerprint)] if moved else [],
+            releases=[ClaimOn(kind="pin", key=pin.fingerprint)] if moved else [],
+        )
+
+    async def _on_pin(self, view: View, command: OnPin) -> Decision:
+        pin = await view.need(STAFF_PIN, command.staff_id, "staff_pin_not_found")
+        events = staff_pin.decide(pin, command.command)
+        ended = bool(events) and isinstance(command.command, staff_pin.DeactivateStaffPin)
+        return Decision(
+            main=pin.id,
+            changes=[Change(aggregate=STAFF_PIN, stream=pin.id, events=events)],
+            releases=[ClaimOn(kind="pin", key=pin.fingerprint)] if ended else [],
+        )
+
+    async def _verify_pin(self, view: View, command: VerifyPin, who: Identification) -> Decision:
+        tenant = await view.need(MERCHANT, view.caller.merchant_id, "merchant_not_found")
+        entry = command.staff
+        if entry.staff_pin is None:
+            raise Rejected("staff_pin_required")
+        member = await who.verified(view, entry.staff_id, entry.staff_pin, tenant.settings.lock_rule)
+        if isinstance(member, Member):
+            assert member.pin is not None, "a verified PIN is somebody's"
+            return Decision(main=member.pin.id, changes=member.changes, staff_id=member.pin.id)
+        return member
+
+    # ---- merchants, terminals, accounts -----------------------------------------------------------------------
+
+    async def _on_merchant(self, view: View, command: OpenMerchant | OnMerchant | OpenStore) -> Decision:
+        stream = view.caller.merchant_id
+        found = await view.find(MERCHANT, stream)
+        rule: merchant.Command
+        match command:
+            case OpenMerchant():
+                rule = merchant.CreateMerchant(name=command.name, locale=command.locale, settings=command.settings)
+            case OnMerchant(rule_):
+                rule = rule_
+            case OpenStore():
+                merchant.refuse_bad_store_code(command.code)
+                rule = merchant.AddStore(
+                    merchant.Store(
+                        id=self._entropy.new_id(),
+                        code=command.code,
+                        name=command.name,
+                        time_zone=command.time_zone,
+                        currency=command.currency,
+                        locale=command.locale,
+                    )
+                )
+            case _:
+                assert_never(command)
+        events = merchant.decide(found.state if found else None, rule)
+        return Decision(
+            main=stream,
+            changes=[Change(aggregate=MERCHANT, stream=stream, events=events)],
+            reserves=ClaimOn(kind="store_code", key=command.code) if isinstance(command, OpenStore) else None,
+            created=not isinstance(command, OnMerchant),
+        )
+
+    async def _on_terminal(self, view: View, command: OpenTerminal | RotateKey | OnTerminal) -> Decision:
+        tenant = await view.need(MERCHANT, view.caller.merchant_id, "merchant_not_found")
+        secret = self._entropy.token(TERMINAL_SECRET_BYTES).hex()
+        rule: terminal.Command
+        match command:
+            case OpenTerminal():
+                refuse_unknown_store(tenant, command.store_id)
+                stream = self._entropy.new_id()
+                rule = terminal.RegisterTerminal(
+                    store_id=command.store_id, name=command.name, key_digest=key_digest(secret)
+                )
+                till = None
+            case RotateKey():
+                stream = command.terminal_id
+                rule = terminal.RotateTerminalKey(key_digest(secret))
+                till = await view.need(TERMINAL, stream, "terminal_not_found")
+            case OnTerminal():
+                stream = command.terminal_id
+                rule = command.command
+                till = await view.need(TERMINAL, stream, "terminal_not_found")
+            case _:
+                assert_never(command)
+        return Decision(
+            main=stream,
+            changes=[Change(aggregate=TERMINAL, stream=stream, events=terminal.decide(till, rule))],
+            created=isinstance(command, OpenTerminal),
+            secret=None if isinstance(command, OnTerminal) else terminal_key(stream, secret),
+        )
+
+    async def _open_account(self, view: View, command: OpenAccount) -> Decision:
+        if view.caller.merchant_id != PLATFORM:
+            await view.need(MERCHANT, view.caller.merchant_id, "merchant_not_found")
+        stream = account_stream(self._secrecy, command.email)
+        if await view.log.load(ACCOUNT, stream, fresh=view.fresh) is not None:
+            raise Rejected("email_taken")
+        rule = account.AddAccount(
+            email=command.email,
+            password_hash=await self._secrecy.slow_hash(self._secrecy.password_fingerprint(command.password)),
+            role=command.role,
+        )
+        return Decision(
+            main=stream,
+            changes=[Change(aggregate=ACCOUNT, stream=stream, events=account.decide(None, rule))],
+            new_subjects=[stream],
+            created=True,
+        )
+
+    def _blind(self, view: View, kind: str, text: str) -> str:
+        return self._secrecy.blind(kind, view.caller.merchant_id, text)
+
+
+PROGRAM_NAMESPACE = UUID("6e0f8d3c-3f0a-5f4e-9d53-0d5d1c5d9a11")
+
+
+def program_stream(merchant_id: UUID) -> UUID:
+    """The stream of a merchant's one program."""
+    return uuid5(PROGRAM_NAMESPACE, merchant_id.hex)
+
+
+def account_stream(secrecy: Secrecy, email: str) -> UUID:
+    """The stream of the one account with that e-mail address, on the whole platform."""
+    return UUID(bytes=secrecy.blind_bytes("account", PLATFORM, email.casefold())[:16])
+
+
+def terminal_key(terminal_id: UUID, secret: str) -> str:
+    """A terminal's key as its user holds it; the prefix names the terminal."""
+    return f"lt_{terminal_id.hex}_{secret}"
+
+
+def card_facts(now: datetime, tenant: merchant.Merchant, rules: program.Program, store_id: UUID | None) -> card.Facts:
+    """The facts of a decision about a card in that store, or in the merchant's only one where none is named."""
+    if store_id is None and len(tenant.stores) == 1:
+        (store_id,) = tenant.stores
+    store = tenant.stores.get(store_id) if store_id is not None else None
+    if store is None:
+        raise Rejected("store_required")
+    zone = ZoneInfo(store.time_zone)
+    day = now.astimezone(zone).date()
+    return card.Facts(
+        now=now,
+        day=day,
+        day_ends_at=datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC),
+        program=rules,
+        store_id=store_id,
+        allow_cross_store_redemption=tenant.settings.allow_cross_store_redemption,
+        require_order_reference=tenant.settings.require_order_reference,
+    )
+
+
+def order_claims(command: card.Command, stream: UUID, store_id: UUID | None) -> list[ClaimOn]:
+    """An order reference counts once per store; the digest tells the same purchase from another under its name."""
+    if not isinstance(command, card.EarnPoints) or command.order_reference is None:
+        return []
+    digest = f"{stream}:{command.purchase_amount_cents}"
+    return [ClaimOn(kind="order", key=f"{store_id}:{command.order_reference}", digest=digest)]
+
+
+def refuse_unknown_store(tenant: merchant.Merchant, store_id: UUID | None) -> None:
+    """Raises `store_not_found` for a store that is not the merchant's."""
+    if store_id is not None and store_id not in tenant.stores:
+        raise Rejected("store_not_found")
+
+
+def luhn_digit(body: str) -> str:
+    """The check digit of a number: ISO/IEC 7812-1, annex B."""
+    total = 0
+    for index, digit in enumerate(reversed(body)):
+        value = int(digit) * (2 if index % 2 == 0 else 1)
+        total += value - 9 if value > 9 else value
+    return str(-total % 10)
