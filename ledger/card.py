@@ -441,9 +441,7 @@ def next_expiry(card: Card, rules: Rules) -> NextExpiry | None:
     if rules.points_expiration_days is None or not card.lots:
         return None
     if rules.expiry_policy is ExpiryPolicy.INACTIVITY:
-        return NextExpiry(
-            card.points_balance, card.last_activity_at + timedelta(days=rules.points_expiration_days)
-        )
+        return NextExpiry(card.points_balance, card.last_activity_at + timedelta(days=rules.points_expiration_days))
     dated = [lot for lot in card.lots if lot.expires_at is not None]
     if not dated:
         return None

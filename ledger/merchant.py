@@ -37,9 +37,7 @@ class MerchantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     @property
     def lock_rule(self) -> LockRule:
         """The limits for wrong PINs."""
-        return LockRule(
-            failed_attempts_max=self.pin_max_failed_attempts, lockout_minutes=self.pin_lockout_minutes
-        )
+        return LockRule(failed_attempts_max=self.pin_max_failed_attempts, lockout_minutes=self.pin_lockout_minutes)
 
 
 class Store(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +115,7 @@ def evolve(merchant: Merchant | None, event: Event, at: Occurrence) -> Merchant:
     """The merchant after one more event."""
     match event:
         case MerchantCreated():
-            return Merchant(
-                id=at.stream, name=event.name, locale=event.locale, settings=event.settings, stores={}
-            )
+            return Merchant(id=at.stream, name=event.name, locale=event.locale, settings=event.settings, stores={})
         case SettingsChanged(settings):
             assert merchant is not None, "settings change after a merchant was created"
             return msgspec.structs.replace(merchant, settings=settings)

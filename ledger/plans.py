@@ -108,10 +108,10 @@ class Planner:
         if which.card_id is not None:
             return which.card_id
         if which.card_number is not None:
-            holder = await view.claimed_by("card_number", which.card_number)
+            holder = await view.claimed_by("card_number", which.card_number, remembered=True)
         else:
             assert which.qr_code is not None, "exactly one name of a card is given"
-            holder = await view.claimed_by("qr_code", self._blind(view, "qr_code", which.qr_code))
+            holder = await view.claimed_by("qr_code", self._blind(view, "qr_code", which.qr_code), remembered=True)
         if holder is None:
             raise Rejected("card_not_found")
         return holder.stream

@@ -175,15 +175,11 @@ def refuse_bad_rules(rules: Rules) -> None:
             raise Rejected("invalid_program", field=field, minimum=lowest, maximum=highest)
     days = rules.points_expiration_days
     if days is not None and not 1 <= days <= POINTS_EXPIRATION_DAYS_MAX:
-        raise Rejected(
-            "invalid_program", field="points_expiration_days", minimum=1, maximum=POINTS_EXPIRATION_DAYS_MAX
-        )
+        raise Rejected("invalid_program", field="points_expiration_days", minimum=1, maximum=POINTS_EXPIRATION_DAYS_MAX)
     if len(rules.rewards) > REWARDS_MAX:
         raise Rejected("invalid_program", field="rewards", maximum=REWARDS_MAX)
     if len({reward.id for reward in rules.rewards}) < len(rules.rewards):
         raise Rejected("invalid_program", field="rewards", reason="two rewards have the same id")
     for reward in rules.rewards:
         if not 1 <= reward.points_cost <= REWARD_POINTS_COST_MAX:
-            raise Rejected(
-                "invalid_program", field="rewards.points_cost", minimum=1, maximum=REWARD_POINTS_COST_MAX
-            )
+            raise Rejected("invalid_program", field="rewards.points_cost", minimum=1, maximum=REWARD_POINTS_COST_MAX)

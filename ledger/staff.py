@@ -82,9 +82,12 @@ class Identification:
         return Decision(changes=[change], refusal=wrong_pin(events[0], rule))
 
     async def _candidate(self, view: View, fingerprint: str) -> StaffPin | None:
-        holder = await view.claimed_by("pin", fingerprint)
-        found = await view.find(STAFF_PIN, holder.stream) if holder else None
-        return found.state if found is not None and found.state.active else None
+        for remembered in (True, False):
+            holder = await view.claimed_by("pin", fingerprint, remembered=remembered)
+            found = await view.find(STAFF_PIN, holder.stream) if holder else None
+            if found is not None and found.state.active and found.state.fingerprint == fingerprint:
+                return found.state
+        return None
 
     def _accepted(self, view: View, pin: StaffPin, changes: Sequence[Change]) -> Member:
         if pin.store_id is not None and pin.store_id != view.caller.store_id:

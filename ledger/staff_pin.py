@@ -61,9 +61,7 @@ class ForgetWrongPins(msgspec.Struct, frozen=True):
     """Starts the count anew after the right PIN."""
 
 
-Command = (
-    CreateStaffPin | ChangeStaffPin | DeactivateStaffPin | UnlockStaffPin | CountWrongPin | ForgetWrongPins
-)
+Command = CreateStaffPin | ChangeStaffPin | DeactivateStaffPin | UnlockStaffPin | CountWrongPin | ForgetWrongPins
 
 # ---- events ---------------------------------------------------------------------------------------------------
 

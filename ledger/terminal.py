@@ -48,14 +48,7 @@ class ForgetWrongPins(msgspec.Struct, frozen=True):
     """Starts the count anew after a PIN that was right."""
 
 
-Command = (
-    RegisterTerminal
-    | RotateTerminalKey
-    | RevokeTerminal
-    | UnlockTerminal
-    | CountWrongPin
-    | ForgetWrongPins
-)
+Command = RegisterTerminal | RotateTerminalKey | RevokeTerminal | UnlockTerminal | CountWrongPin | ForgetWrongPins
 
 # ---- events ---------------------------------------------------------------------------------------------------
 
@@ -140,11 +133,7 @@ def decide(terminal: Terminal | None, command: Command) -> list[Event]:
     if isinstance(command, RegisterTerminal):
         if terminal is not None:
             raise Rejected("terminal_exists")
-        return [
-            TerminalRegistered(
-                store_id=command.store_id, name=command.name, key_digest=command.key_digest
-            )
-        ]
+        return [TerminalRegistered(store_id=command.store_id, name=command.name, key_digest=command.key_digest)]
     if terminal is None:
         raise Rejected("terminal_not_found")
     if terminal.revoked:

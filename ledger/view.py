@@ -48,9 +48,9 @@ class View:
             raise Rejected(otherwise)
         return loaded.state
 
-    async def claimed_by(self, kind: str, key: str) -> "Holder | None":
-        """What holds a claim of this merchant, None where it is free."""
-        value = await self.log.claim(self.caller.merchant_id, kind, key)
+    async def claimed_by(self, kind: str, key: str, *, remembered: bool = False) -> "Holder | None":
+        """What holds a claim of this merchant, None where it is free; `remembered` as in `Log.claim`."""
+        value = await self.log.claim(self.caller.merchant_id, kind, key, remembered=remembered)
         return holder_of(value) if value is not None else None
 
 

@@ -43,7 +43,7 @@ def migrate(database_url: str) -> list[str]:
             "CREATE TABLE IF NOT EXISTS migrations"
             " (name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        applied = dict(connection.execute("SELECT name, checksum FROM migrations").fetchall())
+        applied: dict[str, str] = dict(connection.execute("SELECT name, checksum FROM migrations").fetchall())
         known = migrations()
         refuse_strangers(applied, known)
         missing = [migration for migration in known if migration.name not in applied]

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import pytest
 
+pytest_plugins = ["tests.database"]
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 

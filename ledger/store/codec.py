@@ -19,6 +19,7 @@ from ledger.store.keys import SubjectKey
 from ledger.store.names import STORED, TOPICS, event_type_of, upcast
 
 NO_PREVIOUS_HASH = "0" * 64
+NOTHING = msgspec.Raw(b"")
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -31,7 +32,7 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Secret(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What of an event is personal, as it is sealed."""
 
-    private: msgspec.Raw | None = None
+    private: msgspec.Raw = NOTHING
     origin: Origin | None = None
 
 
@@ -98,7 +99,7 @@ def encode(
         event = msgspec.structs.replace(event, private=None)
     if key is not None and (private is not None or origin is not None):
         secret = Secret(
-            private=msgspec.Raw(_encoder.encode(private)) if private is not None else None, origin=origin
+            private=msgspec.Raw(_encoder.encode(private)) if private is not None else NOTHING, origin=origin
         )
         box = key.seal(_encoder.encode(secret), place_of(at.stream, at.version))
         sealed = base64.b64encode(box).decode()
@@ -132,7 +133,7 @@ def decode(stored: bytes, key: SubjectKey | None) -> Read:
         box = base64.b64decode(envelope.sealed)
         secret = _secrets.decode(key.open(box, place_of(envelope.stream, envelope.version)))
         origin = secret.origin
-        if secret.private is not None:
+        if bytes(secret.private):
             event = with_private(event, secret.private)
     at = Occurrence(
         stream=envelope.stream,

@@ -111,6 +111,7 @@ class Log:
             },
         )
         self._cache: OrderedDict[UUID, Loaded[Any]] = OrderedDict()
+        self._holders: OrderedDict[tuple[UUID, str, str], bytes] = OrderedDict()
         self._snapshots: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -166,10 +167,20 @@ class Log:
         rows = await self._rows("SELECT coalesce(max(notification_id), 0) FROM events", {})
         return int(rows[0][0])
 
-    async def claim(self, merchant: UUID, kind: str, key: str) -> bytes | None:
-        """What took a claim, or None where it is free."""
-        found = await self.claims(merchant, kind, [key])
-        return found.get(key)
+    async def claim(self, merchant: UUID, kind: str, key: str, *, remembered: bool = False) -> bytes | None:
+        """What took a claim, or None where it is free.
+
+        `remembered` may answer what held it when it was last looked up, for those who check what it leads to.
+        """
+        name = (merchant, kind, key)
+        if remembered and name in self._holders:
+            return self._holders[name]
+        value = (await self.claims(merchant, kind, [key])).get(key)
+        if remembered and value is not None:
+            self._holders[name] = value
+            if len(self._holders) > CACHED_STREAMS_MAX:
+                self._holders.popitem(last=False)
+        return value
 
     async def claims(self, merchant: UUID, kind: str, keys: Sequence[str]) -> dict[str, bytes]:
         """Those of the claims that are taken, with what took them."""
@@ -254,9 +265,7 @@ class Log:
             last_hash=hash_of(bytes(stored)),
         )
 
-    def _from_snapshot(
-        self, aggregate: Aggregate[S, Any], stream: UUID, row: TupleRow
-    ) -> Loaded[S] | None:
+    def _from_snapshot(self, aggregate: Aggregate[S, Any], stream: UUID, row: TupleRow) -> Loaded[S] | None:
         version, sealed, _, subject, wrapped, merchant_id = row
         body = bytes(sealed)
         if subject is not None:
@@ -314,4 +323,3 @@ class Log:
 def snapshot_place(stream: UUID, version: int) -> bytes:
     """The associated data that ties a sealed snapshot to its stream and version."""
     return f"snapshot:{stream}:{version}".encode()
-

@@ -116,9 +116,7 @@ def columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(count)]
 
 
-def outcomes(
-    batch: Sequence[Append], base: int, stale: list[int] | None, taken: list[int] | None
-) -> list[Outcome]:
+def outcomes(batch: Sequence[Append], base: int, stale: list[int] | None, taken: list[int] | None) -> list[Outcome]:
     """What became of each command, from the function's answer: positions run on from `base` without gaps."""
     claims = [(command, claim) for command, append in enumerate(batch) for claim in append.claims]
     taken_by_command: dict[int, Claim] = {}
@@ -169,9 +167,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
             assert isinstance(stream, UUID), "streams of the ledger are named by UUIDs"
             guards.setdefault(stream, event.originator_version - 1)
             events.append(NewEvent(stream, event.originator_version, event.topic, event.state))
-        append = Append(
-            merchant=kwargs.get("merchant_id", PLATFORM), events=tuple(events), guards=guards
-        )
+        append = Append(merchant=kwargs.get("merchant_id", PLATFORM), events=tuple(events), guards=guards)
         (outcome,) = self.append([append])
         if not isinstance(outcome, Written) or outcome.position is None:
             raise IntegrityError("a stream already has a later version")
