@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ledger.actor import PLATFORM, Actor, Caller, Occurrence
-from ledger.commands import Command, EnrolCard, OnCard, request_text
+from ledger.commands import Command, EnrolCard, OnCard, WhichCard, request_text
 from ledger.entropy import Clock, Entropy
 from ledger.errors import Rejected, Unavailable
 from ledger.plans import Planner
@@ -111,6 +111,10 @@ class Ledger:
                 if handled is not None:
                     return handled
         raise Unavailable("too many others write to the same streams")
+
+    async def find_card(self, caller: Caller, which: WhichCard) -> UUID:
+        """The card of the caller's merchant that is meant; raises `card_not_found`."""
+        return await self._planner.card_stream(View(self.log, caller, self.clock.now(), fresh=True), which)
 
     def _lock_for(self, command: Command) -> asyncio.Lock:
         """Commands for one card take turns within a process: all but the first would find it moved."""

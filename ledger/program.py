@@ -161,11 +161,19 @@ def decide(program: Program | None, command: Command) -> list[Event]:
         case ChangeProgram(changes):
             if program is None:
                 raise Rejected("program_not_found")
-            rules = msgspec.structs.replace(program.rules, **changes)
+            rules = with_changes(program.rules, changes)
             refuse_bad_rules(rules)
             return [] if rules == program.rules else [ProgramChanged(rules)]
         case _:
             assert_never(command)
+
+
+def with_changes(rules: Rules, changes: dict[str, object]) -> Rules:
+    """The rules with other values in place; of the branding, too, only what is given."""
+    branding = changes.get("branding")
+    if isinstance(branding, dict):
+        changes = {**changes, "branding": msgspec.structs.replace(rules.branding, **branding)}
+    return msgspec.structs.replace(rules, **changes)
 
 
 def refuse_bad_rules(rules: Rules) -> None:

@@ -4,6 +4,7 @@ Erasing somebody is deleting their wrapped key: what was sealed stays where it i
 AES-GCM: NIST SP 800-38D; nonces are 96 random bits, good for 2^32 seals under one key (section 8.3).
 """
 
+import hashlib
 from collections import OrderedDict
 from uuid import UUID
 
@@ -14,6 +15,11 @@ from ledger.entropy import Entropy
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+
+
+def key_from_text(secret: str) -> bytes:
+    """A key of the right length from a secret of 32 characters or more, whatever they are."""
+    return hashlib.sha256(secret.encode()).digest()
 
 
 class SealBroken(Exception):

@@ -1,0 +1,115 @@
+"""The composition root of the API: settings in, an ASGI application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from litestar import Litestar, Response, Router, get
+from litestar.config.response_cache import ResponseCacheConfig
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.static_files import create_static_files_router
+
+from api import problems
+from api.auth import provide_caller
+from api.limits import BodyTimeLimit
+from api.resources import access, cards, pins, programs, till
+from api.services import Services
+from api.tokens import Tokens
+from ledger.entropy import SystemClock, SystemEntropy
+from ledger.errors import Rejected, Unavailable
+from ledger.handle import Ledger
+from ledger.secrecy import Secrecy
+from ledger.settings import Settings
+from ledger.store.keys import Keyring, key_from_text
+from ledger.store.log import Log
+
+STATIC = Path(__file__).parent / "static"
+
+
+def services_from(settings: Settings) -> Services:
+    """The real parts, wired: one log, one ledger, the machine's clock and chance."""
+    if not (settings.database_url and settings.pepper and settings.master_key and settings.token_secret):
+        raise ValueError("an API process needs a database and its secrets; `loyalty` fills them in")
+    clock, entropy = SystemClock(), SystemEntropy()
+    keyring = Keyring(key_from_text(settings.master_key), entropy)
+    secrecy = Secrecy(settings.pepper.encode(), entropy, clock, settings.bcrypt_rounds)
+    return Services(
+        settings=settings,
+        base_url=settings.public_base_url or f"http://{settings.host}:{settings.port}",
+        ledger=Ledger(Log(settings.database_url, keyring), keyring, secrecy, clock, entropy),
+        tokens=Tokens(settings.token_secret, settings.token_minutes),
+        clock=clock,
+        entropy=entropy,
+    )
+
+
+def create_app(services: Services) -> Litestar:
+    """The API over these services; it opens the log when it starts and closes it when it stops."""
+
+    @asynccontextmanager
+    async def open_log(_: Litestar) -> AsyncIterator[None]:
+        await services.ledger.log.open()
+        try:
+            yield
+        finally:
+            await services.ledger.log.close()
+            services.ledger.secrecy.close()
+
+    store_side = Router(
+        "/api/v1/store/loyalty",
+        route_handlers=[*till.HANDLERS, *cards.HANDLERS, *programs.HANDLERS, *pins.HANDLERS],
+        dependencies={"caller": Provide(provide_caller)},
+        tags=["store"],
+    )
+    return Litestar(
+        route_handlers=[
+            store_side,
+            *access.HANDLERS,
+            docs,
+            create_static_files_router("/static", directories=[STATIC], include_in_schema=False),
+        ],
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
+        exception_handlers={
+            Rejected: problems.on_rejected,
+            Unavailable: problems.on_unavailable,
+            HTTPException: problems.on_http_exception,
+            Exception: problems.on_defect,
+        },
+        lifespan=[open_log],
+        middleware=[BodyTimeLimit(services.settings.body_seconds_max)],
+        request_max_body_size=services.settings.body_bytes_max,
+        openapi_config=openapi(),
+        response_cache_config=ResponseCacheConfig(),
+        state=State({"base_url": services.base_url}),
+        debug=False,
+    )
+
+
+def openapi() -> OpenAPIConfig:
+    """The document at /schema/openapi.json."""
+    scheme = SecurityScheme(type="http", scheme="bearer", description="A terminal key or an access token")
+    return OpenAPIConfig(
+        title="Loyalty Ledger",
+        version="1",
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        components=Components(security_schemes={"bearer": scheme}),
+        security=[{"bearer": []}],
+    )
+
+
+@get("/docs", include_in_schema=False, media_type="text/html")
+async def docs() -> Response[str]:
+    """The API's documentation to try things in, from this server alone."""
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Loyalty Ledger API</title>'
+        '<link rel="stylesheet" href="/static/vendor/swagger-ui/swagger-ui.css"><div id="docs"></div>'
+        '<script src="/static/vendor/swagger-ui/swagger-ui-bundle.js"></script>'
+        '<script src="/static/docs.js"></script></html>'
+    )
+    return Response(page, media_type="text/html")

@@ -1,0 +1,106 @@
+"""Who is calling: terminal keys and tokens in, a Caller out. Each route names the roles that it admits."""
+
+import hmac
+import re
+from typing import Any
+from uuid import UUID
+
+from litestar.connection import Request
+from litestar.datastructures import State
+
+from api.services import Services
+from api.tokens import Identity
+from ledger.actor import Caller, Role
+from ledger.errors import Rejected
+from ledger.secrecy import key_digest
+from ledger.store.names import ACCOUNT, MERCHANT, TERMINAL
+
+TERMINAL_KEY = re.compile(r"lt_([0-9a-f]{32})_([0-9a-f]{48})")
+STORE_SIDE = (Role.TERMINAL, Role.MANAGER)
+MANAGERS = (Role.MANAGER,)
+
+Connection = Request[Any, Any, State]
+
+
+async def provide_caller(request: Connection, services: Services) -> Caller:
+    """The caller of a store-side route.
+
+    Raises `invalid_credentials` without good credentials and `not_allowed` for a role that the route does not admit.
+    """
+    token = bearer(request)
+    fresh = request.method == "GET"
+    match = TERMINAL_KEY.fullmatch(token)
+    caller = (
+        await terminal_caller(request, services, UUID(match[1]), match[2], fresh=fresh)
+        if match
+        else await account_caller(request, services, token, fresh=fresh)
+    )
+    if caller.role not in request.route_handler.opt["roles"]:
+        raise Rejected("not_allowed")
+    return caller
+
+
+def bearer(request: Connection) -> str:
+    """What stands after `Bearer` (RFC 6750, section 2.1)."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Rejected("invalid_credentials")
+    return token.strip()
+
+
+async def terminal_caller(
+    request: Connection, services: Services, terminal_id: UUID, secret: str, *, fresh: bool
+) -> Caller:
+    """The till with that key. Commands may use the cache here: the ledger checks the key again when it decides."""
+    digest = key_digest(secret)
+    log = services.ledger.log
+    loaded = await log.load(TERMINAL, terminal_id, fresh=fresh)
+    if loaded is not None and not knows(loaded.state.key_digests, digest) and not fresh:
+        loaded = await log.load(TERMINAL, terminal_id, fresh=True)
+    if loaded is None or not knows(loaded.state.key_digests, digest):
+        raise Rejected("invalid_credentials")
+    return Caller(
+        role=Role.TERMINAL,
+        id=terminal_id,
+        merchant_id=loaded.merchant_id,
+        store_id=loaded.state.store_id,
+        key_digest=digest,
+        ip_address=request.client.host if request.client else None,
+        user_agent=request.headers.get("user-agent", "")[:200] or None,
+    )
+
+
+def knows(digests: tuple[str, ...], digest: str) -> bool:
+    """Whether one of the live keys is this one, in a time that does not tell which."""
+    return any([hmac.compare_digest(known, digest) for known in digests])
+
+
+async def account_caller(request: Connection, services: Services, token: str, *, fresh: bool) -> Caller:
+    """The account behind a token, in the store that the header `Loyalty-Store` names."""
+    identity = services.tokens.read(token, "api", services.clock.now())
+    if identity.account_id is None:
+        raise Rejected("not_allowed")
+    account = await services.ledger.log.load(ACCOUNT, identity.account_id, fresh=fresh)
+    if account is None or account.state.role is not identity.role:
+        raise Rejected("invalid_credentials")
+    return Caller(
+        role=identity.role,
+        id=identity.account_id,
+        merchant_id=identity.merchant_id,
+        store_id=await named_store(request, services, identity, fresh=fresh),
+        ip_address=request.client.host if request.client else None,
+        user_agent=request.headers.get("user-agent", "")[:200] or None,
+    )
+
+
+async def named_store(request: Connection, services: Services, identity: Identity, *, fresh: bool) -> UUID | None:
+    """The store of the merchant that the header names; None where it names none."""
+    code = request.headers.get("loyalty-store")
+    if code is None:
+        return None
+    for read_fresh in (fresh, True):
+        merchant = await services.ledger.log.load(MERCHANT, identity.merchant_id, fresh=read_fresh)
+        for store in merchant.state.stores.values() if merchant is not None else ():
+            if store.code == code:
+                return store.id
+    raise Rejected("store_not_found")

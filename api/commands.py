@@ -1,0 +1,114 @@
+"""From a request to the door and back: keys, positions, cursors and answers, the same for every command."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response
+from litestar.params import Parameter
+
+from api.services import Services
+from ledger.actor import Caller
+from ledger.commands import Command
+from ledger.errors import Rejected
+from ledger.handle import Handled, Result
+
+KEY = re.compile(r'"?([\x21\x23-\x7e](?:[\x20-\x7e]{0,253}[\x21\x23-\x7e])?)"?')
+
+IdempotencyKey = Annotated[
+    str | None,
+    Parameter(
+        header="Idempotency-Key",
+        description="New for each command, the same when it is sent again; kept for good. Required where a balance moves.",
+    ),
+]
+
+
+def key_from(header: str | None, *, required: bool) -> str | None:
+    """The key in its header, quoted as the IETF draft has it or bare as most clients send it."""
+    if header is None:
+        if required:
+            raise Rejected("idempotency_key_required")
+        return None
+    match = KEY.fullmatch(header)
+    if match is None:
+        raise Rejected("invalid_idempotency_key")
+    return match[1]
+
+
+async def send(
+    services: Services,
+    caller: Caller,
+    command: Command,
+    answer: Callable[[Result], msgspec.Struct],
+    *,
+    key: str | None = None,
+    location: str | None = None,
+) -> Response[bytes]:
+    """Sends a command through the door and answers with what it came to, or came to the first time.
+
+    With `location`, a template for the new resource's `id`, what creates it answers 201.
+    """
+
+    def render(result: Result) -> bytes:
+        return msgspec.json.encode(answer(result))
+
+    handled = await services.ledger.handle(command, caller, key=key, answer=render)
+    assert handled.answer is not None, "an answer was asked for"
+    created = handled.created and location is not None
+    headers = {"Loyalty-Position": str(handled.position)}
+    if handled.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if created and location is not None:
+        headers["Location"] = location.format(id=identifier(handled))
+    return Response(handled.answer, status_code=201 if created else 200, media_type="application/json", headers=headers)
+
+
+class Identified(msgspec.Struct):
+    """The part of an answer that names what it is about."""
+
+    id: str
+
+
+def identifier(handled: Handled) -> str:
+    """The id of what a command created, out of its answer, so that a replay names the same."""
+    assert handled.answer is not None, "an answer was asked for"
+    return msgspec.json.decode(handled.answer, type=Identified).id
+
+
+async def positioned(services: Services, wanted: str | None) -> int:
+    """The position that an answer reflects at least; waits for nothing, as reads follow the log itself.
+
+    Raises `behind` for a position that the log has not reached: the database was restored, or it is another one.
+    """
+    head = await services.ledger.log.head()
+    if wanted is not None:
+        if not re.fullmatch(r"[0-9]{1,18}", wanted):
+            raise Rejected("invalid_position")
+        if int(wanted) > head:
+            raise Rejected("behind", position=head)
+    return head
+
+
+def answered(body: Any, position: int) -> Response[bytes]:
+    """A read's answer, with the position that it reflects."""
+    return Response(
+        msgspec.json.encode(body),
+        media_type="application/json",
+        headers={"Loyalty-Position": str(position), "Cache-Control": "no-store"},
+    )
+
+
+def cursor_from(text: str | None, otherwise: int) -> int:
+    """The position in a cursor."""
+    if text is None:
+        return otherwise
+    if not re.fullmatch(r"p[0-9]{1,18}", text):
+        raise Rejected("invalid_cursor")
+    return int(text[1:])
+
+
+def cursor_of(position: int | None) -> str | None:
+    """A cursor for a position."""
+    return f"p{position}" if position is not None else None

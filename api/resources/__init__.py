@@ -1,0 +1,1 @@
+"""The JSON side of the API, a module per noun."""

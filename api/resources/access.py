@@ -1,0 +1,99 @@
+"""Signing in, the customer's own card, health, and the pages that explain problems."""
+
+import html
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, get, post
+from litestar.params import Body
+
+from api.auth import Connection, bearer
+from api.commands import answered, positioned
+from api.documented import answers
+from api.problems import KINDS
+from api.resources.cards import Position
+from api.services import Services
+from api.tokens import Identity
+from ledger.actor import Role
+from ledger.errors import Rejected, Unavailable
+from ledger.plans import account_stream, program_stream
+from ledger.store.names import ACCOUNT
+from ledger.view import holder_of
+from projections import cards
+from schemas.access import Health, Token, TokenRequest
+from schemas.cards import Card
+
+
+@post("/api/v1/auth/token", status_code=200, responses=answers(Token), summary="Sign in", tags=["access"], security=[])
+async def token(data: Annotated[TokenRequest, Body()], services: Services) -> Token:
+    """A token for an account's e-mail address and password."""
+    secrecy = services.ledger.secrecy
+    stream = account_stream(secrecy, data.email)
+    account = await services.ledger.log.load(ACCOUNT, stream, fresh=True)
+    known = account.state.password_hash if account is not None else None
+    good = await secrecy.matches(secrecy.password_fingerprint(data.password), known)
+    if account is None or not good:
+        raise Rejected("wrong_password")
+    identity = Identity(role=account.state.role, merchant_id=account.merchant_id, account_id=stream)
+    return Token(
+        access_token=services.tokens.issue(identity, services.clock.now()),
+        expires_in=int(services.tokens.good_for.total_seconds()),
+    )
+
+
+@get(
+    "/api/v1/storefront/loyalty/card",
+    responses=answers(Card),
+    summary="The customer's own card",
+    tags=["storefront"],
+)
+async def own_card(
+    request: Connection, services: Services, link: str | None = None, loyalty_position: Position = None
+) -> Response[bytes]:
+    """The card of the customer whose token or card link this is."""
+    audience = "api" if link is None else "card_link"
+    identity = services.tokens.read(link or bearer(request), audience, services.clock.now())
+    if identity.role is not Role.CUSTOMER or identity.customer_id is None:
+        raise Rejected("not_allowed")
+    position = await positioned(services, loyalty_position)
+    merchant = identity.merchant_id
+    name = services.ledger.secrecy.blind("customer", merchant, identity.customer_id)
+    value = await services.ledger.log.claim(merchant, "customer", name)
+    stream = holder_of(value).stream if value is not None else UUID(int=0)
+    card = await cards.find(services.ledger.log, merchant, program_stream(merchant), stream)
+    if card is None:
+        raise Rejected("card_not_found")
+    return answered(card, position)
+
+
+@get("/health/live", summary="Alive", tags=["operation"], security=[])
+async def live() -> Health:
+    """Whether this process answers."""
+    return Health("ok")
+
+
+@get("/health/ready", summary="Ready", tags=["operation"], security=[])
+async def ready(services: Services) -> Response[Health]:
+    """Whether this process can do its work: whether the log answers."""
+    try:
+        await services.ledger.log.head()
+    except Unavailable:
+        return Response(Health("unavailable"), status_code=503, headers={"Retry-After": "1"})
+    return Response(Health("ok"))
+
+
+@get("/problems/{code:str}", media_type="text/html", summary="What a problem means", tags=["operation"], security=[])
+async def problem_page(code: str) -> Response[str]:
+    """The page that a problem's `type` leads to."""
+    kind = KINDS.get(code)
+    if kind is None:
+        raise Rejected("not_found")
+    title, meaning = html.escape(kind.title), html.escape(kind.meaning)
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1><p>{meaning}</p><p>Code <code>{code}</code>, status {kind.status}.</p></html>"
+    )
+    return Response(page, media_type="text/html")
+
+
+HANDLERS = [token, own_card, live, ready, problem_page]

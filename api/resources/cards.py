@@ -1,0 +1,123 @@
+"""Cards: enrol, find, list, and what happened to them."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, get, post
+from litestar.params import Body, Parameter
+
+from api.auth import STORE_SIDE
+from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
+from api.documented import answers
+from api.resources.till import which_card
+from api.services import Services
+from ledger.actor import Caller
+from ledger.commands import EnrolCard
+from ledger.errors import Rejected
+from ledger.handle import Result
+from ledger.plans import program_stream
+from projections import cards, transactions
+from schemas.cards import Card, CardPage, EnrolRequest, LookupRequest, PageSize, TransactionPage
+
+ROLES = {"roles": STORE_SIDE}
+BEGINNING_OF_NEWEST = 2**62
+
+Position = Annotated[
+    str | None, Parameter(header="Loyalty-Position", description="Position that the answer must reflect at least.")
+]
+Limit = Annotated[PageSize, Parameter(description="How many at the most.")]
+
+
+def enrolled(result: Result) -> Card:
+    """The card that a customer now has."""
+    return cards.shown(result.main.state, result.facts.program.rules)
+
+
+@post("/cards/enroll", status_code=201, opt=ROLES, responses=answers(Card, created=True), summary="Enrol a customer")
+async def enroll(
+    data: Annotated[EnrolRequest, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Gives a customer a card (201), or answers the one they have (200)."""
+    command = EnrolCard(
+        customer_id=data.customer_id, name=data.name, email=data.email, phone=data.phone, locale=data.locale
+    )
+    return await send(
+        services,
+        caller,
+        command,
+        enrolled,
+        key=key_from(idempotency_key, required=False),
+        location="/api/v1/store/loyalty/cards/{id}",
+    )
+
+
+@post("/cards/lookup", status_code=200, opt=ROLES, responses=answers(Card), summary="Find a card")
+async def lookup(
+    data: Annotated[LookupRequest, Body()], services: Services, caller: Caller, loyalty_position: Position = None
+) -> Response[bytes]:
+    """The card with that QR token, number or id."""
+    position = await positioned(services, loyalty_position)
+    stream = await services.ledger.find_card(caller, which_card(data))
+    return answered(await found(services, caller, stream), position)
+
+
+@get("/cards/{card_id:uuid}", opt=ROLES, responses=answers(Card), summary="A card")
+async def card_by_id(
+    card_id: UUID, services: Services, caller: Caller, loyalty_position: Position = None
+) -> Response[bytes]:
+    """The card as it stands now."""
+    position = await positioned(services, loyalty_position)
+    return answered(await found(services, caller, card_id), position)
+
+
+@get("/cards", opt=ROLES, responses=answers(CardPage), summary="Cards, newest first")
+async def card_page(
+    services: Services,
+    caller: Caller,
+    cursor: str | None = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """The merchant's cards, page by page."""
+    position = await positioned(services, loyalty_position)
+    before = cursor_from(cursor, BEGINNING_OF_NEWEST)
+    program = program_stream(caller.merchant_id)
+    items, following = await cards.page(services.ledger.log, caller.merchant_id, program, before, limit)
+    return answered(CardPage(items, cursor_of(following)), position)
+
+
+@get(
+    "/cards/{card_id:uuid}/transactions",
+    opt=ROLES,
+    responses=answers(TransactionPage),
+    summary="A card's transactions, newest first",
+)
+async def card_transactions(
+    card_id: UUID,
+    services: Services,
+    caller: Caller,
+    cursor: str | None = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """What happened to a card, page by page."""
+    position = await positioned(services, loyalty_position)
+    await found(services, caller, card_id)
+    before = cursor_from(cursor, BEGINNING_OF_NEWEST)
+    items, following = await transactions.page(services.ledger.log, caller.merchant_id, card_id, before, limit)
+    return answered(TransactionPage(items, cursor_of(following)), position)
+
+
+async def found(services: Services, caller: Caller, stream: UUID) -> Card:
+    """The card, or `card_not_found` for none and for another merchant's."""
+    program = program_stream(caller.merchant_id)
+    card = await cards.find(services.ledger.log, caller.merchant_id, program, stream)
+    if card is None:
+        raise Rejected("card_not_found")
+    return card
+
+
+HANDLERS = [enroll, lookup, card_by_id, card_page, card_transactions]

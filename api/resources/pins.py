@@ -1,0 +1,114 @@
+"""Staff PINs: managers give, change and end them; tills verify them."""
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Response, delete, get, patch, post
+from litestar.params import Body
+
+from api.auth import MANAGERS, STORE_SIDE
+from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
+from api.documented import answers
+from api.resources.cards import Limit, Position
+from api.services import Services
+from ledger.actor import Caller
+from ledger.commands import ChangePin, CreatePin, OnPin, StaffEntry, VerifyPin
+from ledger.handle import Result
+from ledger.staff_pin import DeactivateStaffPin, StaffRole, UnlockStaffPin
+from projections import pins
+from schemas.pins import PinChange, PinRequest, StaffPin, StaffPinPage, VerifyRequest
+
+
+def shown(result: Result) -> StaffPin:
+    """The PIN after a command."""
+    return pins.shown(result.main.state)
+
+
+@get("/pins", opt={"roles": MANAGERS}, responses=answers(StaffPinPage), summary="Staff PINs, oldest first")
+async def pin_page(
+    services: Services,
+    caller: Caller,
+    cursor: str | None = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """The merchant's PINs, page by page, deactivated ones too."""
+    position = await positioned(services, loyalty_position)
+    items, following = await pins.page(services.ledger.log, caller.merchant_id, cursor_from(cursor, 0), limit)
+    return answered(StaffPinPage(items, cursor_of(following)), position)
+
+
+@post(
+    "/pins", status_code=201, opt={"roles": MANAGERS}, responses=answers(StaffPin, created=True), summary="Create a PIN"
+)
+async def create_pin(
+    data: Annotated[PinRequest, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Gives a staff member a PIN that no other active one of the merchant equals."""
+    command = CreatePin(name=data.name, pin=data.pin, role=StaffRole(data.role), store_id=data.store_id)
+    key = key_from(idempotency_key, required=False)
+    return await send(services, caller, command, shown, key=key, location="/api/v1/store/loyalty/pins/{id}")
+
+
+@patch("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="Change a PIN")
+async def change_pin(
+    pin_id: UUID,
+    data: Annotated[PinChange, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Changes what is given: name, digits, role, store."""
+    command = ChangePin(
+        staff_id=pin_id,
+        name=data.name if isinstance(data.name, str) else None,
+        pin=data.pin if isinstance(data.pin, str) else None,
+        role=StaffRole(data.role) if isinstance(data.role, str) else None,
+        changes_store=data.store_id is not msgspec.UNSET,
+        store_id=data.store_id if isinstance(data.store_id, UUID) else None,
+    )
+    return await send(services, caller, command, shown, key=key_from(idempotency_key, required=False))
+
+
+@delete(
+    "/pins/{pin_id:uuid}",
+    status_code=200,
+    opt={"roles": MANAGERS},
+    responses=answers(StaffPin),
+    summary="Deactivate a PIN",
+)
+async def deactivate_pin(
+    pin_id: UUID, services: Services, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response[bytes]:
+    """Ends a PIN; its digits are free for somebody else, its history stays."""
+    key = key_from(idempotency_key, required=False)
+    return await send(services, caller, OnPin(pin_id, DeactivateStaffPin()), shown, key=key)
+
+
+@post(
+    "/pins/{pin_id:uuid}/unlock",
+    status_code=200,
+    opt={"roles": MANAGERS},
+    responses=answers(StaffPin),
+    summary="Unlock a PIN",
+)
+async def unlock_pin(
+    pin_id: UUID, services: Services, caller: Caller, idempotency_key: IdempotencyKey = None
+) -> Response[bytes]:
+    """Lets a PIN be tried again before its lock is over."""
+    key = key_from(idempotency_key, required=False)
+    return await send(services, caller, OnPin(pin_id, UnlockStaffPin()), shown, key=key)
+
+
+@post("/pins/verify", status_code=200, opt={"roles": STORE_SIDE}, responses=answers(StaffPin), summary="Verify a PIN")
+async def verify_pin(data: Annotated[VerifyRequest, Body()], services: Services, caller: Caller) -> Response[bytes]:
+    """Whose PIN this is; a wrong one counts as it does with a command."""
+    staff = StaffEntry(staff_id=data.staff_id, staff_pin=data.staff_pin)
+    return await send(services, caller, VerifyPin(staff), shown)
+
+
+HANDLERS = [pin_page, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]

@@ -1,0 +1,120 @@
+"""The merchant's program."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, get, patch, post
+from litestar.params import Body
+
+from api.auth import MANAGERS, STORE_SIDE
+from api.commands import IdempotencyKey, answered, key_from, positioned, send
+from api.documented import answers
+from api.resources.cards import Position
+from api.services import Services
+from ledger.actor import Caller
+from ledger.commands import OnProgram
+from ledger.entropy import Entropy
+from ledger.errors import Rejected
+from ledger.handle import Result
+from ledger.plans import program_stream
+from ledger.program import Branding, ChangeProgram, CreateProgram, ExpiryPolicy, ProgramType, Reward, Rules
+from ledger.settings import Settings
+from projections import programs
+from schemas.programs import BrandingRequest, Program, ProgramChange, ProgramRequest, RewardRequest
+
+REWARD_ID_BYTES = 6
+
+
+def default_rules(settings: Settings, program_type: ProgramType) -> Rules:
+    """A program of which only the type is known."""
+    return Rules(
+        type=program_type,
+        stamps_target=10,
+        stamps_reward_description="",
+        points_per_euro=settings.default_points_per_euro,
+        rewards=(),
+        minimum_purchase_cents=0,
+        welcome_bonus_points=0,
+        cooldown_minutes=settings.default_cooldown_minutes,
+        max_daily_stamps=settings.max_daily_stamps,
+        require_staff_pin=True,
+        points_expiration_days=None,
+        expiry_policy=ExpiryPolicy.INACTIVITY,
+        branding=Branding(),
+        terms="",
+        active=True,
+    )
+
+
+def changes_in(request: ProgramChange, entropy: Entropy) -> dict[str, Any]:
+    """What a request sets, as the rules hold it."""
+    given = {
+        field: value for field in request.__struct_fields__ if (value := getattr(request, field)) is not msgspec.UNSET
+    }
+    if isinstance(given.get("type"), str):
+        given["type"] = ProgramType(given["type"])
+    if isinstance(given.get("expiry_policy"), str):
+        given["expiry_policy"] = ExpiryPolicy(given["expiry_policy"])
+    if isinstance(request.rewards, list):
+        given["rewards"] = tuple(reward_from(reward, entropy) for reward in request.rewards)
+    if isinstance(request.branding, BrandingRequest):
+        given["branding"] = msgspec.to_builtins(request.branding)
+    return given
+
+
+def reward_from(request: RewardRequest, entropy: Entropy) -> Reward:
+    """A reward with an id of its own or a new one."""
+    reward_id = request.id or entropy.token(REWARD_ID_BYTES).hex()
+    return Reward(id=reward_id, name=request.name, points_cost=request.points_cost, active=request.active)
+
+
+def shown(result: Result) -> Program:
+    """The program after a command."""
+    return programs.shown(result.main.state)
+
+
+@get("/program", opt={"roles": STORE_SIDE}, responses=answers(Program), summary="The program")
+async def program(services: Services, caller: Caller, loyalty_position: Position = None) -> Response[bytes]:
+    """The program as it stands now."""
+    position = await positioned(services, loyalty_position)
+    found = await programs.find(services.ledger.log, program_stream(caller.merchant_id))
+    if found is None:
+        raise Rejected("program_not_found")
+    return answered(found, position)
+
+
+@post(
+    "/program",
+    status_code=201,
+    opt={"roles": MANAGERS},
+    responses=answers(Program, created=True),
+    summary="Create the program",
+)
+async def create_program(
+    data: Annotated[ProgramRequest, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Gives the merchant its one program."""
+    plain = default_rules(services.settings, ProgramType(data.type))
+    changes = changes_in(data, services.entropy)
+    branding = msgspec.structs.replace(plain.branding, **changes.pop("branding", {}))
+    command = OnProgram(CreateProgram(msgspec.structs.replace(plain, branding=branding, **changes)))
+    key = key_from(idempotency_key, required=False)
+    return await send(services, caller, command, shown, key=key, location="/api/v1/store/loyalty/program")
+
+
+@patch("/program", opt={"roles": MANAGERS}, responses=answers(Program), summary="Change the program")
+async def change_program(
+    data: Annotated[ProgramChange, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Changes what is given; the new version counts from the next command on."""
+    command = OnProgram(ChangeProgram(changes_in(data, services.entropy)))
+    return await send(services, caller, command, shown, key=key_from(idempotency_key, required=False))
+
+
+HANDLERS = [program, create_program, change_program]

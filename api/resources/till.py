@@ -1,0 +1,158 @@
+"""What happens at a till: stamps and points."""
+
+from typing import Annotated
+
+from litestar import Response, post
+from litestar.params import Body
+
+from api.auth import STORE_SIDE
+from api.commands import IdempotencyKey, key_from, send
+from api.documented import answers
+from api.services import Services
+from ledger import card
+from ledger.actor import Caller
+from ledger.commands import OnCard, StaffEntry, WhichCard
+from ledger.errors import Rejected
+from ledger.handle import Result, transaction_id
+from projections import cards
+from schemas import till
+from schemas.cards import LookupRequest
+
+ROLES = {"roles": STORE_SIDE}
+
+
+def which_card(request: till.StampRequest | LookupRequest) -> WhichCard:
+    """The card that a request names in exactly one way."""
+    if sum(name is not None for name in (request.card_id, request.qr_code, request.card_number)) != 1:
+        raise Rejected("one_card_name")
+    return WhichCard(card_id=request.card_id, qr_code=request.qr_code, card_number=request.card_number)
+
+
+def on_card(
+    request: till.StampRequest, command: card.AddStamp | card.RedeemStamps | card.EarnPoints | card.RedeemPoints
+) -> OnCard:
+    """A command about the card that the request names, with the PIN that it carries."""
+    staff = StaffEntry(staff_id=request.staff_id, staff_pin=request.staff_pin)
+    return OnCard(which=which_card(request), staff=staff, command=command)
+
+
+def last(result: Result) -> tuple[str, object]:
+    """The transaction a command made, and its id."""
+    version, event = result.events[-1]
+    return transaction_id(result.main.stream, version), event
+
+
+def stamped(result: Result) -> till.StampAnswer:
+    """What a till is told of a stamp."""
+    transaction, event = last(result)
+    assert isinstance(event, card.StampAdded), "a stamp was asked for"
+    rules = result.facts.program.rules
+    return till.StampAnswer(
+        transaction_id=transaction,
+        stamp_count=event.stamp_count,
+        stamps_target=rules.stamps_target,
+        reward_earned=event.reward_earned,
+        next_stamp_available_at=card.next_stamp_available_at(result.main.state, result.facts),
+        stamps_today=event.stamps_today,
+        card=cards.shown(result.main.state, rules),
+    )
+
+
+def stamps_redeemed(result: Result) -> till.StampsRedeemedAnswer:
+    """What a till is told of redeemed stamps."""
+    transaction, event = last(result)
+    assert isinstance(event, card.StampsRedeemed), "a redemption was asked for"
+    return till.StampsRedeemedAnswer(
+        transaction_id=transaction,
+        stamps_spent=event.stamps,
+        stamp_count=event.stamp_count,
+        card=cards.shown(result.main.state, result.facts.program.rules),
+    )
+
+
+def earned(result: Result) -> till.PointsAnswer:
+    """What a till is told of a purchase."""
+    transaction, event = last(result)
+    assert isinstance(event, card.PointsEarned), "an earning was asked for"
+    return till.PointsAnswer(
+        transaction_id=transaction,
+        points_earned=event.points,
+        points_balance=event.points_balance,
+        card=cards.shown(result.main.state, result.facts.program.rules),
+    )
+
+
+def points_redeemed(result: Result) -> till.PointsRedeemedAnswer:
+    """What a till is told of spent points."""
+    transaction, event = last(result)
+    assert isinstance(event, card.PointsRedeemed), "a redemption was asked for"
+    return till.PointsRedeemedAnswer(
+        transaction_id=transaction,
+        points_spent=event.points,
+        points_balance=event.points_balance,
+        card=cards.shown(result.main.state, result.facts.program.rules),
+    )
+
+
+@post("/stamp", status_code=200, opt=ROLES, responses=answers(till.StampAnswer), summary="Add a stamp")
+async def add_stamp(
+    data: Annotated[till.StampRequest, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Adds one stamp to a card."""
+    key = key_from(idempotency_key, required=True)
+    return await send(services, caller, on_card(data, card.AddStamp()), stamped, key=key)
+
+
+@post(
+    "/stamp/redeem",
+    status_code=200,
+    opt=ROLES,
+    responses=answers(till.StampsRedeemedAnswer),
+    summary="Redeem stamps",
+)
+async def redeem_stamps(
+    data: Annotated[till.StampRequest, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Takes the target's stamps for the reward; what is over stays."""
+    key = key_from(idempotency_key, required=True)
+    return await send(services, caller, on_card(data, card.RedeemStamps()), stamps_redeemed, key=key)
+
+
+@post("/points", status_code=200, opt=ROLES, responses=answers(till.PointsAnswer), summary="Earn points")
+async def earn_points(
+    data: Annotated[till.PointsRequest, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Records a purchase and the points it earns, rounded down."""
+    key = key_from(idempotency_key, required=True)
+    command = card.EarnPoints(data.purchase_amount_cents, data.order_reference)
+    return await send(services, caller, on_card(data, command), earned, key=key)
+
+
+@post(
+    "/points/redeem",
+    status_code=200,
+    opt=ROLES,
+    responses=answers(till.PointsRedeemedAnswer),
+    summary="Redeem points",
+)
+async def redeem_points(
+    data: Annotated[till.RedeemRequest, Body()],
+    services: Services,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Spends points on a reward of the program; the balance never goes below zero."""
+    key = key_from(idempotency_key, required=True)
+    return await send(services, caller, on_card(data, card.RedeemPoints(data.reward_id)), points_redeemed, key=key)
+
+
+HANDLERS = [add_stamp, redeem_stamps, earn_points, redeem_points]

@@ -1,0 +1,1 @@
+SwaggerUIBundle({ url: "/schema/openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null });

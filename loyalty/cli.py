@@ -1,0 +1,226 @@
+"""The `loyalty` command: starts the service and operates it."""
+
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+import click
+import msgspec
+import uvicorn
+import uvloop
+
+from api.app import create_app, services_from
+from api.services import Services
+from ledger.actor import PLATFORM, Caller, Role
+from ledger.commands import OpenAccount
+from ledger.errors import Rejected
+from ledger.settings import Settings
+from loyalty import purchases
+from loyalty.demo import OPERATOR, demo
+from loyalty.embedded import EmbeddedServerError, EmbeddedServers
+from loyalty.installation import database_of, installation, running
+from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
+from migrations import MigrationError, migrate
+
+T = TypeVar("T")
+GRACE_SECONDS = 20
+PASSWORD_CHARACTERS_MIN = 10
+
+
+def with_services(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+    """Runs some work with the ledger open."""
+
+    async def run() -> T:
+        services = services_from(settings)
+        await services.ledger.log.open()
+        try:
+            return await work(services)
+        finally:
+            await services.ledger.log.close()
+            services.ledger.secrecy.close()
+
+    return uvloop.run(run())
+
+
+@click.group()
+def main() -> None:
+    """Stamp cards and points on a ledger."""
+
+
+@main.command()
+@click.option("--demo", "with_demo", is_flag=True, help="Make a merchant to try things with, and demo.json.")
+def up(with_demo: bool) -> None:
+    """Run everything in the foreground: servers, migrations, API. Ctrl-C stops all of it."""
+    interrupt_on_stop_signals()
+    settings = installation()
+    assert settings.data_dir is not None, "an installation has a data folder"
+    embedded = EmbeddedServers(settings.data_dir) if needs_embedded(settings) else None
+    try:
+        if embedded is not None:
+            servers = embedded.start()
+            settings = msgspec.structs.replace(
+                settings,
+                database_url=settings.database_url or servers.database_url,
+                redis_url=settings.redis_url or servers.redis_url,
+            )
+        migrate(database_of(settings))
+        sys.exit(run_processes(settings, with_demo=with_demo))
+    except (EmbeddedServerError, MigrationError) as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        if embedded is not None:
+            embedded.stop()
+
+
+def needs_embedded(settings: Settings) -> bool:
+    """Whether a server is not configured, and so runs out of its package."""
+    return settings.database_url is None or settings.redis_url is None
+
+
+def run_processes(settings: Settings, *, with_demo: bool) -> int:
+    """Runs the API's processes over one listening socket until asked to stop."""
+    with listening(settings) as listener:
+        settings = msgspec.structs.replace(settings, port=listener.getsockname()[1])
+        if with_demo:
+            show_demo(settings)
+        command = [sys.executable, "-m", "loyalty", "serve", "--fd", str(listener.fileno())]
+        environment = environment_of(settings)
+        children = [
+            Child(f"api-{number + 1}", command, environment, (listener.fileno(),)) for number in range(settings.workers)
+        ]
+        click.echo(f"API at http://{settings.host}:{settings.port}, its documentation at /docs. Ctrl-C stops.")
+        return Supervisor(children).run()
+
+
+def listening(settings: Settings) -> socket.socket:
+    """The socket that all API processes share."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise click.ClickException(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Set LOYALTY_PORT to another port."
+        ) from None
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment that gives a child these very settings."""
+    ours = {
+        f"LOYALTY_{name.upper()}": str(value)
+        for name in settings.__struct_fields__
+        if (value := getattr(settings, name)) is not None
+    }
+    return {name: value for name, value in os.environ.items() if not name.startswith("LOYALTY_")} | ours
+
+
+def show_demo(settings: Settings) -> None:
+    """Makes the demo merchant or finds it, and says where its credentials are."""
+    if settings.environment == "production":
+        raise click.ClickException("There is no demo in production.")
+    assert settings.data_dir is not None, "an installation has a data folder"
+    path = settings.data_dir / "demo.json"
+    credentials = with_services(settings, lambda services: demo(services, path))
+    click.echo(f"Demo credentials in {path}:")
+    for name, value in credentials.items():
+        click.echo(f"  {name:<18} {value}")
+
+
+@main.command("demo-credentials")
+def demo_credentials() -> None:
+    """Print the demo's credentials as shell variables, for `eval`."""
+    settings = installation()
+    assert settings.data_dir is not None, "an installation has a data folder"
+    path = settings.data_dir / "demo.json"
+    if not path.exists():
+        raise click.ClickException(f"There is no {path}. Run `loyalty up --demo` first.")
+    for name, value in json.loads(path.read_text()).items():
+        click.echo(f"{name.upper()}={shlex.quote(str(value))}")
+
+
+@main.command()
+@click.option("--fd", type=int, help="A listening socket that was inherited; else listens by itself.")
+def serve(fd: int | None) -> None:
+    """Run one API process."""
+    if fd is not None:
+        exit_with_parent()
+    settings = running(installation())
+    config = uvicorn.Config(
+        create_app(services_from(settings)),
+        host=settings.host,
+        port=settings.port,
+        fd=fd,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
+    )
+    uvicorn.Server(config).run()
+
+
+@main.command("migrate")
+def migrate_database() -> None:
+    """Bring the database's tables up to this release."""
+    try:
+        applied = migrate(database_of(running(installation())))
+    except MigrationError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Applied: {', '.join(applied)}" if applied else "Nothing to do.")
+
+
+@main.group()
+def user() -> None:
+    """Accounts with a password."""
+
+
+@user.command("add")
+@click.option("--email", required=True)
+@click.option("--role", type=click.Choice(["admin", "manager", "auditor"]), required=True)
+@click.option("--merchant", type=click.UUID, help="Whose account; admins, and auditors of everything, have none.")
+@click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True, help="Asked for if not given.")
+def add_user(email: str, role: str, merchant: UUID | None, password: str) -> None:
+    """Open an account."""
+    if role == "manager" and merchant is None:
+        raise click.UsageError("A manager's account needs --merchant.")
+    if role == "admin" and merchant is not None:
+        raise click.UsageError("An admin's account is of no merchant.")
+    if len(password) < PASSWORD_CHARACTERS_MIN:
+        raise click.UsageError(f"A password has at least {PASSWORD_CHARACTERS_MIN} characters.")
+    caller = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant or PLATFORM)
+    command = OpenAccount(email=email, password=password, role=Role(role))
+    try:
+        with_services(running(installation()), lambda services: services.ledger.handle(command, caller))
+    except Rejected as refusal:
+        raise click.ClickException(f"Refused: {refusal.code}") from None
+    click.echo(f"{email} is {role} now.")
+
+
+@main.group("import")
+def import_() -> None:
+    """Bring in what happened before."""
+
+
+@import_.command("purchases")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--store", required=True, help="Code of the store where the purchases were made.")
+def import_purchases(file: Path, store: str) -> None:
+    """Earn the purchases of a CSV file: customer_id,date,items,amount_cents. May be run again after any interruption."""
+    summary = with_services(
+        running(installation()), lambda services: purchases.import_purchases(services.ledger, file, store)
+    )
+    click.echo(
+        f"{summary.cards} cards, {summary.earnings} earnings, {summary.points} points;"
+        f" {summary.known} purchases were there already."
+    )
+    for code, count in summary.refused.items():
+        click.echo(f"{count} purchases refused: {code}")
+    if summary.refused:
+        sys.exit(1)

@@ -1,0 +1,125 @@
+"""A merchant to try everything with, and `demo.json` with all that it takes to call the API as each of its people."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from api.resources.programs import default_rules
+from api.services import Services
+from api.tokens import Identity
+from ledger.actor import PLATFORM, Caller, Role
+from ledger.commands import (
+    CreatePin,
+    EnrolCard,
+    OnProgram,
+    OpenAccount,
+    OpenMerchant,
+    OpenStore,
+    OpenTerminal,
+)
+from ledger.handle import Result
+from ledger.merchant import MerchantSettings
+from ledger.program import CreateProgram, ProgramType, Reward
+from ledger.staff_pin import StaffRole
+from ledger.store.names import MERCHANT
+
+STORE_CODE = "DEMO"
+STAFF_PIN = "1234"
+CUSTOMER_ID = "demo-customer"
+OPERATOR = UUID(int=1)
+"""Stands for whoever runs commands on the machine itself."""
+
+
+async def demo(services: Services, path: Path) -> dict[str, Any]:
+    """The demo's credentials: those of before if their merchant is still there, else of a new one."""
+    if path.exists():
+        known: dict[str, Any] = json.loads(path.read_text())
+        if await services.ledger.log.load(MERCHANT, UUID(known["merchant_id"])) is not None:
+            credentials = known | {"base_url": services.base_url, "customer_link": link_of(services, known)}
+            write(path, credentials)
+            return credentials
+    credentials = await new_demo(services)
+    write(path, credentials)
+    return credentials
+
+
+async def new_demo(services: Services) -> dict[str, Any]:
+    """A merchant with a store, a till, a program, a PIN, accounts and a customer."""
+    taken = await services.ledger.log.claim(PLATFORM, "store_code", STORE_CODE) is not None
+    suffix = f"-{services.entropy.digits(4)}" if taken else ""
+    merchant_id = services.entropy.new_id()
+    admin = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant_id)
+    store_id, terminal_id, terminal_key, staff_id = await open_shop(services, admin, STORE_CODE + suffix)
+    till = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant_id, store_id=store_id)
+    card = (await done(services, EnrolCard(customer_id=CUSTOMER_ID, name="Demo Customer"), till)).main.state
+    customer = Identity(role=Role.CUSTOMER, merchant_id=merchant_id, customer_id=CUSTOMER_ID)
+    credentials: dict[str, Any] = {
+        "base_url": services.base_url,
+        "merchant_id": str(merchant_id),
+        "store_id": str(store_id),
+        "store_code": STORE_CODE + suffix,
+        "terminal_id": str(terminal_id),
+        "terminal_key": terminal_key,
+        "staff_id": str(staff_id),
+        "staff_pin": STAFF_PIN,
+        "card_number": card.card_number,
+        "customer_token": services.tokens.issue(customer, services.clock.now()),
+    }
+    credentials["customer_link"] = link_of(services, credentials)
+    for role in (Role.MANAGER, Role.ADMIN, Role.AUDITOR):
+        owner = PLATFORM if role is Role.ADMIN else merchant_id
+        email = f"{role}{suffix}@demo.example"
+        password = services.entropy.token(12).hex()
+        caller = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=owner)
+        await services.ledger.handle(OpenAccount(email=email, password=password, role=role), caller)
+        credentials |= {f"{role}_email": email, f"{role}_password": password}
+    return credentials
+
+
+async def open_shop(services: Services, admin: Caller, code: str) -> tuple[UUID, UUID, str, UUID]:
+    """The store, the till with its key, and the PIN of a demo merchant."""
+    settings = MerchantSettings(
+        pin_max_failed_attempts=services.settings.pin_max_failed_attempts,
+        pin_lockout_minutes=services.settings.pin_lockout_minutes,
+    )
+    await done(services, OpenMerchant(name="Demo Café", locale="en", settings=settings), admin)
+    store = OpenStore(code=code, name="Demo Café", time_zone="Europe/Luxembourg", currency="EUR", locale="en")
+    (store_id,) = (await done(services, store, admin)).main.state.stores
+    till = await done(services, OpenTerminal(store_id=store_id, name="Till 1"), admin)
+    assert till.secret is not None, "a new till has a key"
+    rules = default_rules(services.settings, ProgramType.HYBRID)
+    rewards = (
+        Reward(id="coffee", name="A coffee", points_cost=200),
+        Reward(id="breakfast", name="A breakfast", points_cost=1_000),
+    )
+    program = CreateProgram(msgspec.structs.replace(rules, rewards=rewards, stamps_reward_description="A free coffee"))
+    await done(services, OnProgram(program), admin)
+    pin = await done(services, CreatePin(name="Demo Staff", pin=STAFF_PIN, role=StaffRole.STAFF), admin)
+    return store_id, till.main.stream, till.secret, pin.main.stream
+
+
+async def done(services: Services, command: Any, caller: Caller) -> Result:
+    """Sends a command and takes what it came to."""
+    handled = await services.ledger.handle(command, caller)
+    assert handled.result is not None, "a command without a key is never a replay"
+    return handled.result
+
+
+def link_of(services: Services, credentials: dict[str, Any]) -> str:
+    """The demo customer's card link."""
+    customer = Identity(role=Role.CUSTOMER, merchant_id=UUID(credentials["merchant_id"]), customer_id=CUSTOMER_ID)
+    token = services.tokens.issue_card_link(customer, services.clock.now())
+    return f"{services.base_url}/api/v1/storefront/loyalty/card?link={token}"
+
+
+def write(path: Path, credentials: dict[str, Any]) -> None:
+    """Puts the credentials in place in one step, for their owner's eyes only."""
+    draft = path.with_suffix(f".{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(credentials, file, indent=2)
+        file.write("\n")
+    draft.replace(path)

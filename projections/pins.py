@@ -1,0 +1,32 @@
+"""Staff PINs as managers see them."""
+
+from uuid import UUID
+
+from ledger.staff_pin import StaffPin, StaffPinCreated
+from ledger.store.log import Log
+from ledger.store.names import STAFF_PIN, TOPICS
+from schemas import pins
+
+
+def shown(pin: StaffPin) -> pins.StaffPin:
+    """The PIN as it crosses the wire: everything but the PIN."""
+    return pins.StaffPin(
+        id=pin.id,
+        name=pin.name,
+        role=pin.role.value,
+        store_id=pin.store_id,
+        active=pin.active,
+        failed_attempts=pin.attempts.failed,
+        locked_until=pin.attempts.locked_until,
+    )
+
+
+async def page(log: Log, merchant: UUID, after: int, limit: int) -> tuple[list[pins.StaffPin], int | None]:
+    """A merchant's PINs, oldest first, created after a position; and from where the next page goes on."""
+    found = await log.first_events(merchant, TOPICS[StaffPinCreated], after, limit + 1)
+    shown_pins = []
+    for _, stream in found[:limit]:
+        loaded = await log.load(STAFF_PIN, stream, fresh=True)
+        assert loaded is not None, "a stream with a first event has a state"
+        shown_pins.append(shown(loaded.state))
+    return shown_pins, found[limit - 1][0] if len(found) > limit else None

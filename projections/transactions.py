@@ -1,0 +1,73 @@
+"""A card's history as people read it, folded from its stream."""
+
+from typing import Any
+from uuid import UUID
+
+from ledger import card
+from ledger.actor import Role
+from ledger.handle import transaction_id
+from ledger.store.codec import Read
+from ledger.store.log import Log
+from ledger.store.names import MERCHANT, STAFF_PIN
+from schemas.cards import Transaction, TransactionKind
+
+KINDS: dict[type[Any], TransactionKind] = {
+    card.CardEnrolled: "enrolled",
+    card.WelcomeBonusGranted: "points_earned",
+    card.StampAdded: "stamp_added",
+    card.StampsRedeemed: "stamps_redeemed",
+    card.PointsEarned: "points_earned",
+    card.PointsRedeemed: "points_redeemed",
+}
+
+
+def signed_change(event: card.Event) -> tuple[int, int]:
+    """By how much an event moved points and stamps."""
+    match event:
+        case card.PointsEarned() | card.WelcomeBonusGranted():
+            return event.points, 0
+        case card.PointsRedeemed():
+            return -event.points, 0
+        case card.StampAdded():
+            return 0, event.stamps
+        case card.StampsRedeemed():
+            return 0, -event.stamps
+        case card.CardEnrolled():
+            return 0, 0
+
+
+async def page(
+    log: Log, merchant: UUID, stream: UUID, before: int | None, limit: int
+) -> tuple[list[Transaction], int | None]:
+    """A card's transactions, newest first, before a position; and from where the next page goes on."""
+    history = [(position, read) for position, read in await log.history(stream) if before is None or position < before]
+    newest = history[::-1]
+    shown = [await transaction(log, merchant, position, read) for position, read in newest[:limit]]
+    return shown, newest[limit - 1][0] if len(newest) > limit else None
+
+
+async def transaction(log: Log, merchant: UUID, position: int, read: Read) -> Transaction:
+    """One event as a transaction."""
+    event, actor = read.event, read.at.actor
+    tenant = await log.load(MERCHANT, merchant)
+    store = tenant.state.stores.get(actor.store_id) if tenant is not None and actor.store_id is not None else None
+    staff = await log.load(STAFF_PIN, actor.staff_id) if actor.staff_id is not None else None
+    points, stamps = signed_change(event)
+    return Transaction(
+        id=transaction_id(read.at.stream, read.at.version),
+        kind=KINDS[type(event)],
+        occurred_at=read.at.occurred_at,
+        recorded_at=read.at.recorded_at,
+        store_code=store.code if store else None,
+        terminal_id=actor.id if actor.role is Role.TERMINAL else None,
+        staff_id=actor.staff_id,
+        staff_name=staff.state.name if staff else None,
+        order_reference=getattr(event, "order_reference", None),
+        purchase_amount_cents=getattr(event, "purchase_amount_cents", None),
+        points=points,
+        stamps=stamps,
+        points_balance=event.points_balance,
+        stamp_count=event.stamp_count,
+        reverses=None,
+        position=position,
+    )

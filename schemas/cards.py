@@ -1,0 +1,113 @@
+"""Cards and their transactions."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from schemas.kinds import CardNumber, Email, Locale, Name, Phone, QrCode, Reference
+
+
+class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Give a customer a card, or find theirs. `customer_id` is the merchant's own reference; one is made up if absent."""
+
+    customer_id: Reference | None = None
+    name: Name | None = None
+    email: Email | None = None
+    phone: Phone | None = None
+    locale: Locale | None = None
+
+
+class LookupRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which card: exactly one of the three."""
+
+    card_id: UUID | None = None
+    qr_code: QrCode | None = None
+    card_number: CardNumber | None = None
+
+
+class NextExpiry(Struct, frozen=True):
+    """What the next expiry takes if nothing happens before it, and when."""
+
+    points: int
+    at: datetime
+
+
+class Passes(Struct, frozen=True, kw_only=True):
+    """Where the card's wallet passes are; null where that wallet is not configured."""
+
+    apple_url: str | None = None
+    google_save_url: str | None = None
+
+
+CardStatus = Literal["active", "suspended", "closed", "erased"]
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """A card as it stands."""
+
+    id: UUID
+    card_number: str
+    qr_code: str | None
+    customer_id: str | None
+    status: CardStatus
+    stamp_count: int
+    stamps_target: int
+    points_balance: int
+    next_expiry: NextExpiry | None
+    passes: Passes
+    enrolled_at: datetime
+    last_activity_at: datetime
+
+
+class CardPage(Struct, frozen=True):
+    """Some cards; `next_cursor` gives the ones after them, null at the end."""
+
+    items: list[Card]
+    next_cursor: str | None
+
+
+TransactionKind = Literal[
+    "enrolled",
+    "stamp_added",
+    "stamps_redeemed",
+    "points_earned",
+    "points_redeemed",
+    "points_expired",
+    "reversed",
+    "adjusted",
+    "merged",
+    "imported",
+]
+
+
+class Transaction(Struct, frozen=True, kw_only=True):
+    """What happened to a card. `points` and `stamps` are signed changes, the balances are after it."""
+
+    id: str
+    kind: TransactionKind
+    occurred_at: datetime
+    recorded_at: datetime
+    store_code: str | None
+    terminal_id: UUID | None
+    staff_id: UUID | None
+    staff_name: str | None
+    order_reference: str | None
+    purchase_amount_cents: int | None
+    points: int
+    stamps: int
+    points_balance: int
+    stamp_count: int
+    reverses: str | None
+    position: int
+
+
+class TransactionPage(Struct, frozen=True):
+    """Some transactions, newest first; `next_cursor` gives older ones, null at the end."""
+
+    items: list[Transaction]
+    next_cursor: str | None
+
+
+PageSize = Annotated[int, Meta(ge=1, le=200)]

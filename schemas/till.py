@@ -1,0 +1,71 @@
+"""What a till asks for and is told."""
+
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+
+from schemas.cards import Card
+from schemas.kinds import CardNumber, Cents, Pin, QrCode, Reference
+
+
+class StampRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Add or redeem stamps: which card (exactly one of the three names), and who is at the till."""
+
+    card_id: UUID | None = None
+    qr_code: QrCode | None = None
+    card_number: CardNumber | None = None
+    staff_pin: Pin | None = None
+    staff_id: UUID | None = None
+
+
+class PointsRequest(StampRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Earn the points of a purchase. An `order_reference` earns once per store."""
+
+    purchase_amount_cents: Cents
+    order_reference: Reference | None = None
+
+
+class RedeemRequest(StampRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Spend points on a reward of the program."""
+
+    reward_id: Reference
+
+
+class StampAnswer(Struct, frozen=True, kw_only=True):
+    """A stamp was added; `reward_earned` when it reached the target or a multiple of it."""
+
+    transaction_id: str
+    stamp_count: int
+    stamps_target: int
+    reward_earned: bool
+    next_stamp_available_at: datetime | None
+    stamps_today: int
+    card: Card
+
+
+class StampsRedeemedAnswer(Struct, frozen=True, kw_only=True):
+    """The target's stamps were exchanged for the reward."""
+
+    transaction_id: str
+    stamps_spent: int
+    stamp_count: int
+    card: Card
+
+
+class PointsAnswer(Struct, frozen=True, kw_only=True):
+    """A purchase was recorded, and what it earned."""
+
+    transaction_id: str
+    points_earned: int
+    points_balance: int
+    card: Card
+
+
+class PointsRedeemedAnswer(Struct, frozen=True, kw_only=True):
+    """Points were spent."""
+
+    transaction_id: str
+    points_spent: int
+    points_balance: int
+    card: Card
