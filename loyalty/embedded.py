@@ -12,8 +12,8 @@ old process id since. So servers outlive a killed parent and are found again, an
 Root: PostgreSQL refuses to run as root, so both servers then run as the unprivileged user `pgserver`, made on
 first use. That user must reach the data and the programs. Data below a folder that is closed to others, such
 as root's home, is refused, because opening that folder would show all of it to everyone. Programs below such
-a folder (a virtual environment in root's home) are copied once into the data folder, which takes 32 MB and a
-tenth of a second. No permission outside the data folder is changed.
+a folder (a virtual environment in root's home) are copied once into the data folder, which takes 33 MB and a
+third of a second. No permission outside the data folder is changed.
 """
 
 import contextlib

@@ -98,13 +98,16 @@ class Supervised:
 def supervised(tmp_path: Path) -> Iterator[Supervised]:
     supervised = Supervised(tmp_path)
     yield supervised
-    if supervised.process is not None:
-        supervised.process.kill()
-        supervised.process.wait()
+    process = supervised.process
+    if process is not None and process.poll() is None:
+        # Asked, not killed: only the supervisor knows the children that have not noted themselves yet.
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
     for pid in supervised.survivors():
         os.kill(pid, signal.SIGKILL)
-    if supervised.process is not None:
-        supervised.process.communicate()
+    if process is not None:
+        process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
