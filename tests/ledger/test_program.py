@@ -7,7 +7,16 @@ import pytest
 
 from ledger import program
 from ledger.errors import Fact
-from ledger.program import LIMITS, ChangeProgram, CreateProgram, ProgramChanged, ProgramCreated, ProgramType, Reward
+from ledger.program import (
+    LIMITS,
+    Branding,
+    ChangeProgram,
+    CreateProgram,
+    ProgramChanged,
+    ProgramCreated,
+    ProgramType,
+    Reward,
+)
 from tests.ledger.specification import MERCHANT_ID, STREAM, at, given
 from tests.shop import NOON, rules
 
@@ -40,6 +49,14 @@ def test_a_merchant_has_one_program() -> None:
 def test_some_rules_change_and_the_rest_stays() -> None:
     changes: dict[str, object] = {"stamps_target": 5, "active": False}
     given(program, CREATED).when(ChangeProgram(changes)).then(ProgramChanged(rules(stamps_target=5, active=False)))
+
+
+def test_of_the_branding_too_only_what_is_given_changes() -> None:
+    branded = rules(branding=Branding(card_name="Club", card_color="#000000"))
+    repainted = rules(branding=Branding(card_name="Club", card_color="#ffffff"))
+    changes: dict[str, object] = {"branding": {"card_color": "#ffffff"}}
+    after = given(program, ProgramCreated(branded)).when(ChangeProgram(changes)).then(ProgramChanged(repainted))
+    after.when(ChangeProgram(changes)).quiet()
 
 
 @pytest.mark.parametrize("changes", [{}, {"stamps_target": 10}, {"rewards": rules().rewards}])
