@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from litestar import Litestar, Response, Router, get
-from litestar.config.response_cache import ResponseCacheConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -16,7 +15,7 @@ from litestar.static_files import create_static_files_router
 
 from api import problems
 from api.auth import provide_caller
-from api.limits import BodyTimeLimit
+from api.limits import BodyTimeLimit, JsonRequest
 from api.resources import access, cards, pins, programs, till
 from api.services import Services
 from api.tokens import Tokens
@@ -81,10 +80,10 @@ def create_app(services: Services) -> Litestar:
             Exception: problems.on_defect,
         },
         lifespan=[open_log],
+        request_class=JsonRequest,
         middleware=[BodyTimeLimit(services.settings.body_seconds_max)],
         request_max_body_size=services.settings.body_bytes_max,
         openapi_config=openapi(),
-        response_cache_config=ResponseCacheConfig(),
         state=State({"base_url": services.base_url}),
         debug=False,
     )

@@ -20,7 +20,6 @@ SAID_BY_PROBLEMS = {
     409: "A rule refuses",
     410: "The customer was erased",
     413: "The body is too large",
-    415: "The body is not JSON",
     422: "The idempotency key was used for another request",
     423: "PIN entry is locked",
     503: "Not available now; try again with the same key",

@@ -1,17 +1,34 @@
-"""Bodies that are too slow: litestar bounds their size, this bounds their time."""
+"""Bodies that are too slow, too deep or no text: litestar bounds their size, this the rest."""
 
 import asyncio
 from typing import Any
 
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
+
+from ledger.errors import Rejected
 
 
 class BodyTooSlow(HTTPException):
     """The body did not arrive within the time that bodies are given."""
 
     status_code = 408
+
+
+class JsonRequest(Request[Any, Any, State]):
+    """A request whose body is JSON or refused: the decoder's own errors differ by what is wrong with the bytes."""
+
+    async def json(self) -> Any:
+        """The body, decoded; raises `invalid_json` for bytes that are no UTF-8, no JSON, or nested too deeply."""
+        body = await self.body()
+        try:
+            return msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Rejected("invalid_json") from None
 
 
 class BodyTimeLimit(ASGIMiddleware):

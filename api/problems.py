@@ -46,7 +46,6 @@ KINDS: dict[str, Kind] = {
     "method_not_allowed": Kind(405, "Method not allowed", "This address does not take that method."),
     "body_timeout": Kind(408, "Body too slow", "The body did not arrive in time; send it again."),
     "body_too_large": Kind(413, "Body too large", "The body is larger than this service takes."),
-    "unsupported_media_type": Kind(415, "Not JSON", "Send the body as application/json."),
     "idempotency_key_reused": Kind(
         422, "Idempotency-Key reused", "This key was used for another request; a new command needs a new key."
     ),
@@ -114,7 +113,6 @@ STATUS_CODES = {
     405: "method_not_allowed",
     408: "body_timeout",
     413: "body_too_large",
-    415: "unsupported_media_type",
 }
 
 
@@ -153,12 +151,6 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     detail = ""
     if isinstance(error, ValidationException) and error.extra:
         code, detail = "invalid_request", parameters_at_fault(error.extra)
-    elif isinstance(error.__cause__, msgspec.ValidationError):
-        code, detail = "invalid_request", str(error.__cause__)
-    elif error.status_code == 400 and isinstance(
-        getattr(error.__cause__, "__cause__", error.__cause__), msgspec.DecodeError | UnicodeDecodeError
-    ):
-        code = "invalid_json"
     return problem(code, base_url_of(request), detail)
 
 

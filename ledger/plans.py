@@ -4,6 +4,7 @@ Whatever a plan reads is guarded: the log takes the plan's events only while non
 """
 
 from datetime import UTC, datetime, time, timedelta
+from functools import lru_cache
 from typing import assert_never
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
@@ -341,6 +342,7 @@ class Planner:
 PROGRAM_NAMESPACE = UUID("6e0f8d3c-3f0a-5f4e-9d53-0d5d1c5d9a11")
 
 
+@lru_cache(maxsize=10_000)
 def program_stream(merchant_id: UUID) -> UUID:
     """The stream of a merchant's one program."""
     return uuid5(PROGRAM_NAMESPACE, merchant_id.hex)

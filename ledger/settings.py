@@ -13,7 +13,7 @@ SECRET_BYTES_MIN = 32
 PRODUCTION = "production"
 BCRYPT_ROUNDS_PRODUCTION_MIN = 10
 
-Secret = Annotated[str | None, Meta(min_length=SECRET_BYTES_MIN)]
+Secret = Annotated[str, Meta(min_length=SECRET_BYTES_MIN)]
 
 
 class BadSettings(Exception):
@@ -40,10 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None, Meta(description="Address under which the outside reaches the API; unset: host and port.")
     ] = None
     pepper: Annotated[
-        Secret, Meta(description="Hides PINs and names in claims; 32 characters or more. Can never be changed.")
+        Secret | None, Meta(description="Hides PINs and names in claims; 32 characters or more. Can never be changed.")
     ] = None
-    master_key: Annotated[Secret, Meta(description="Wraps the keys of personal data; 32 characters or more.")] = None
-    token_secret: Annotated[Secret, Meta(description="Signs access tokens; 32 characters or more.")] = None
+    master_key: Annotated[Secret | None, Meta(description="Wraps the keys of personal data; 32 characters or more.")] = None
+    token_secret: Annotated[Secret | None, Meta(description="Signs access tokens; 32 characters or more.")] = None
     token_minutes: Annotated[int, Meta(ge=1, le=1_440, description="How long an access token is good.")] = 60
     bcrypt_rounds: Annotated[int, Meta(ge=4, le=16, description="Cost of PIN and password hashes.")] = 10
     body_bytes_max: Annotated[int, Meta(ge=1_024, description="Largest request body.")] = 65_536

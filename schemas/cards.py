@@ -1,10 +1,10 @@
 """Cards and their transactions."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from schemas.kinds import CardNumber, Email, Locale, Name, Phone, QrCode, Reference
 
@@ -109,5 +109,3 @@ class TransactionPage(Struct, frozen=True):
     items: list[Transaction]
     next_cursor: str | None
 
-
-PageSize = Annotated[int, Meta(ge=1, le=200)]

@@ -17,7 +17,7 @@ from ledger.errors import Rejected
 from ledger.handle import Result
 from ledger.plans import program_stream
 from projections import cards, transactions
-from schemas.cards import Card, CardPage, EnrolRequest, LookupRequest, PageSize, TransactionPage
+from schemas.cards import Card, CardPage, EnrolRequest, LookupRequest, TransactionPage
 
 ROLES = {"roles": STORE_SIDE}
 BEGINNING_OF_NEWEST = 2**62
@@ -25,7 +25,7 @@ BEGINNING_OF_NEWEST = 2**62
 Position = Annotated[
     str | None, Parameter(header="Loyalty-Position", description="Position that the answer must reflect at least.")
 ]
-Limit = Annotated[PageSize, Parameter(description="How many at the most.")]
+Limit = Annotated[int, Parameter(ge=1, le=200, description="How many at the most.")]
 
 
 def enrolled(result: Result) -> Card:

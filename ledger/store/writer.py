@@ -1,7 +1,6 @@
 """One connection that writes what queued up while it wrote: a batch a commit, never waiting to fill one."""
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import Any
 from uuid import UUID
@@ -49,15 +48,7 @@ class Writer:
         self._queue.append(pending)
         if self._task is None:
             self._task = loop.create_task(self._write_all())
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                return await pending.answer
-        except TimeoutError:
-            raise Unavailable("the log does not answer") from None
-        finally:
-            if pending.answer.cancelled():
-                with contextlib.suppress(ValueError):
-                    self._queue.remove(pending)
+        return await pending.answer
 
     async def close(self) -> None:
         """Writes what is queued, then lets the connection go."""
@@ -72,7 +63,11 @@ class Writer:
             while self._queue:
                 batch = independent(self._queue)
                 try:
-                    await self._write(batch)
+                    async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                        await self._write(batch)
+                except TimeoutError:
+                    # Whoever queued up behind this batch has waited as long, and would again behind the next.
+                    await self._give_up([*batch, *self._queue])
                 except psycopg.Error as error:
                     await self._after_failure(batch, error)
         finally:
@@ -92,10 +87,7 @@ class Writer:
     async def _after_failure(self, batch: list[Pending], error: psycopg.Error) -> None:
         """Without a connection nobody in the batch knows; otherwise one command spoiled it for the others."""
         if self._connection is None or self._connection.broken or isinstance(error, psycopg.OperationalError):
-            await self._disconnect()
-            for pending in batch:
-                if not pending.answer.done():
-                    pending.answer.set_exception(Unavailable("the log cannot be reached"))
+            await self._give_up(batch)
             return
         for pending in batch:
             try:
@@ -104,13 +96,19 @@ class Writer:
                 if not pending.answer.done():
                     pending.answer.set_exception(own)
 
+    async def _give_up(self, pendings: list[Pending]) -> None:
+        await self._disconnect()
+        for pending in pendings:
+            if not pending.answer.done():
+                pending.answer.set_exception(Unavailable("the log does not answer"))
+
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None or self._connection.broken:
             self._connection = await AsyncConnection.connect(
                 self._database_url,
                 autocommit=True,
                 connect_timeout=CONNECT_SECONDS_MAX,
-                options="-c statement_timeout=2500 -c lock_timeout=2000",
+                options="-c statement_timeout=2000 -c lock_timeout=2000",
             )
         return self._connection
 
