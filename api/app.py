@@ -16,8 +16,8 @@ from litestar.static_files import create_static_files_router
 from api import problems
 from api.auth import provide_caller
 from api.limits import BodyTimeLimit, JsonRequest
+from api.parts import Parts
 from api.resources import access, cards, pins, programs, till
-from api.services import Services
 from api.tokens import Tokens
 from ledger.entropy import SystemClock, SystemEntropy
 from ledger.errors import Rejected, Unavailable
@@ -30,14 +30,14 @@ from ledger.store.log import Log
 STATIC = Path(__file__).parent / "static"
 
 
-def services_from(settings: Settings) -> Services:
+def parts_from(settings: Settings) -> Parts:
     """The real parts, wired: one log, one ledger, the machine's clock and chance."""
     if not (settings.database_url and settings.pepper and settings.master_key and settings.token_secret):
         raise ValueError("an API process needs a database and its secrets; `loyalty` fills them in")
     clock, entropy = SystemClock(), SystemEntropy()
     keyring = Keyring(key_from_text(settings.master_key), entropy)
     secrecy = Secrecy(settings.pepper.encode(), entropy, clock, settings.bcrypt_rounds)
-    return Services(
+    return Parts(
         settings=settings,
         base_url=settings.public_base_url or f"http://{settings.host}:{settings.port}",
         ledger=Ledger(Log(settings.database_url, keyring), keyring, secrecy, clock, entropy),
@@ -47,17 +47,17 @@ def services_from(settings: Settings) -> Services:
     )
 
 
-def create_app(services: Services) -> Litestar:
-    """The API over these services; it opens the log when it starts and closes it when it stops."""
+def create_app(parts: Parts) -> Litestar:
+    """The API over these parts; it opens the log when it starts and closes it when it stops."""
 
     @asynccontextmanager
     async def open_log(_: Litestar) -> AsyncIterator[None]:
-        await services.ledger.log.open()
+        await parts.ledger.log.open()
         try:
             yield
         finally:
-            await services.ledger.log.close()
-            services.ledger.secrecy.close()
+            await parts.ledger.log.close()
+            parts.ledger.secrecy.close()
 
     store_side = Router(
         "/api/v1/store/loyalty",
@@ -72,7 +72,7 @@ def create_app(services: Services) -> Litestar:
             docs,
             create_static_files_router("/static", directories=[STATIC], include_in_schema=False),
         ],
-        dependencies={"services": Provide(lambda: services, sync_to_thread=False, use_cache=True)},
+        dependencies={"parts": Provide(lambda: parts, sync_to_thread=False, use_cache=True)},
         exception_handlers={
             Rejected: problems.on_rejected,
             Unavailable: problems.on_unavailable,
@@ -81,10 +81,10 @@ def create_app(services: Services) -> Litestar:
         },
         lifespan=[open_log],
         request_class=JsonRequest,
-        middleware=[BodyTimeLimit(services.settings.body_seconds_max)],
-        request_max_body_size=services.settings.body_bytes_max,
+        middleware=[BodyTimeLimit(parts.settings.body_seconds_max)],
+        request_max_body_size=parts.settings.body_bytes_max,
         openapi_config=openapi(),
-        state=State({"base_url": services.base_url}),
+        state=State({"base_url": parts.base_url}),
         debug=False,
     )
 

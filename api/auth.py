@@ -8,7 +8,7 @@ from uuid import UUID
 from litestar.connection import Request
 from litestar.datastructures import State
 
-from api.services import Services
+from api.parts import Parts
 from api.tokens import Identity
 from ledger.actor import Caller, Role
 from ledger.errors import Rejected
@@ -22,7 +22,7 @@ MANAGERS = (Role.MANAGER,)
 Connection = Request[Any, Any, State]
 
 
-async def provide_caller(request: Connection, services: Services) -> Caller:
+async def provide_caller(request: Connection, parts: Parts) -> Caller:
     """The caller of a store-side route.
 
     Raises `invalid_credentials` without good credentials and `not_allowed` for a role that the route does not admit.
@@ -31,9 +31,9 @@ async def provide_caller(request: Connection, services: Services) -> Caller:
     fresh = request.method == "GET"
     match = TERMINAL_KEY.fullmatch(token)
     caller = (
-        await terminal_caller(request, services, UUID(match[1]), match[2], fresh=fresh)
+        await terminal_caller(request, parts, UUID(match[1]), match[2], fresh=fresh)
         if match
-        else await account_caller(request, services, token, fresh=fresh)
+        else await account_caller(request, parts, token, fresh=fresh)
     )
     if caller.role not in request.route_handler.opt["roles"]:
         raise Rejected("not_allowed")
@@ -48,12 +48,10 @@ def bearer(request: Connection) -> str:
     return token.strip()
 
 
-async def terminal_caller(
-    request: Connection, services: Services, terminal_id: UUID, secret: str, *, fresh: bool
-) -> Caller:
+async def terminal_caller(request: Connection, parts: Parts, terminal_id: UUID, secret: str, *, fresh: bool) -> Caller:
     """The till with that key. Commands may use the cache here: the ledger checks the key again when it decides."""
     digest = key_digest(secret)
-    log = services.ledger.log
+    log = parts.ledger.log
     loaded = await log.load(TERMINAL, terminal_id, fresh=fresh)
     if loaded is not None and not knows(loaded.state.key_digests, digest) and not fresh:
         loaded = await log.load(TERMINAL, terminal_id, fresh=True)
@@ -72,34 +70,34 @@ async def terminal_caller(
 
 def knows(digests: tuple[str, ...], digest: str) -> bool:
     """Whether one of the live keys is this one, in a time that does not tell which."""
-    return any([hmac.compare_digest(known, digest) for known in digests])
+    return sum(hmac.compare_digest(known, digest) for known in digests) > 0
 
 
-async def account_caller(request: Connection, services: Services, token: str, *, fresh: bool) -> Caller:
+async def account_caller(request: Connection, parts: Parts, token: str, *, fresh: bool) -> Caller:
     """The account behind a token, in the store that the header `Loyalty-Store` names."""
-    identity = services.tokens.read(token, "api", services.clock.now())
+    identity = parts.tokens.read(token, "api", parts.clock.now())
     if identity.account_id is None:
         raise Rejected("not_allowed")
-    account = await services.ledger.log.load(ACCOUNT, identity.account_id, fresh=fresh)
+    account = await parts.ledger.log.load(ACCOUNT, identity.account_id, fresh=fresh)
     if account is None or account.state.role is not identity.role:
         raise Rejected("invalid_credentials")
     return Caller(
         role=identity.role,
         id=identity.account_id,
         merchant_id=identity.merchant_id,
-        store_id=await named_store(request, services, identity, fresh=fresh),
+        store_id=await named_store(request, parts, identity, fresh=fresh),
         ip_address=request.client.host if request.client else None,
         user_agent=request.headers.get("user-agent", "")[:200] or None,
     )
 
 
-async def named_store(request: Connection, services: Services, identity: Identity, *, fresh: bool) -> UUID | None:
+async def named_store(request: Connection, parts: Parts, identity: Identity, *, fresh: bool) -> UUID | None:
     """The store of the merchant that the header names; None where it names none."""
     code = request.headers.get("loyalty-store")
     if code is None:
         return None
     for read_fresh in (fresh, True):
-        merchant = await services.ledger.log.load(MERCHANT, identity.merchant_id, fresh=read_fresh)
+        merchant = await parts.ledger.log.load(MERCHANT, identity.merchant_id, fresh=read_fresh)
         for store in merchant.state.stores.values() if merchant is not None else ():
             if store.code == code:
                 return store.id

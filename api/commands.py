@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response
 from litestar.params import Parameter
 
-from api.services import Services
+from api.parts import Parts
 from ledger.actor import Caller
 from ledger.commands import Command
 from ledger.errors import Rejected
@@ -20,7 +20,7 @@ IdempotencyKey = Annotated[
     str | None,
     Parameter(
         header="Idempotency-Key",
-        description="New for each command, the same when it is sent again; kept for good. Required where a balance moves.",
+        description="New for each command, the same when it is sent again. Required where a balance moves.",
     ),
 ]
 
@@ -38,7 +38,7 @@ def key_from(header: str | None, *, required: bool) -> str | None:
 
 
 async def send(
-    services: Services,
+    parts: Parts,
     caller: Caller,
     command: Command,
     answer: Callable[[Result], msgspec.Struct],
@@ -54,7 +54,7 @@ async def send(
     def render(result: Result) -> bytes:
         return msgspec.json.encode(answer(result))
 
-    handled = await services.ledger.handle(command, caller, key=key, answer=render)
+    handled = await parts.ledger.handle(command, caller, key=key, answer=render)
     assert handled.answer is not None, "an answer was asked for"
     created = handled.created and location is not None
     headers = {"Loyalty-Position": str(handled.position)}
@@ -77,12 +77,12 @@ def identifier(handled: Handled) -> str:
     return msgspec.json.decode(handled.answer, type=Identified).id
 
 
-async def positioned(services: Services, wanted: str | None) -> int:
+async def positioned(parts: Parts, wanted: str | None) -> int:
     """The position that an answer reflects at least; waits for nothing, as reads follow the log itself.
 
     Raises `behind` for a position that the log has not reached: the database was restored, or it is another one.
     """
-    head = await services.ledger.log.head()
+    head = await parts.ledger.log.head()
     if wanted is not None:
         if not re.fullmatch(r"[0-9]{1,18}", wanted):
             raise Rejected("invalid_position")

@@ -27,9 +27,13 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
             return Attempts(failed=failed)
         return Attempts(failed=failed, locked_until=now + timedelta(minutes=rule.lockout_minutes))
 
+    def is_locked(self, now: datetime) -> bool:
+        """Whether no PIN is taken at that instant."""
+        return self.locked_until is not None and now < self.locked_until
+
     def refuse_if_locked(self, now: datetime) -> None:
         """Raises `pin_locked` while the lock lasts, whatever PIN was given."""
-        if self.locked_until is not None and now < self.locked_until:
+        if self.locked_until is not None and self.is_locked(now):
             raise Rejected("pin_locked", locked_until=rfc3339(self.locked_until))
 
 

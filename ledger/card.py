@@ -14,6 +14,7 @@ from ledger.lots import Lot, LotPart, lot_expiry, oldest_parts, without
 from ledger.program import ExpiryPolicy, Program, Rules
 
 PURCHASE_CENTS_MAX = 100_000_000
+DATES_APART_MAX = 2
 
 # ---- commands -------------------------------------------------------------------------------------------------
 
@@ -242,8 +243,8 @@ def enrolled(event: CardEnrolled, at: Occurrence) -> Card:
 
 
 def with_stamps_on(recent: tuple[DayStamps, ...], day: date, stamps: int) -> tuple[DayStamps, ...]:
-    """Keeps the neighbouring dates only: stores of one merchant are at most a date apart."""
-    near = (entry for entry in recent if entry.day != day and abs((entry.day - day).days) <= 1)
+    """Keeps the dates around this one only: at one instant, it is at most three dates somewhere on Earth."""
+    near = (entry for entry in recent if entry.day != day and abs((entry.day - day).days) <= DATES_APART_MAX)
     return (*near, DayStamps(day, stamps))
 
 

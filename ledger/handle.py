@@ -67,6 +67,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     append: Append
     streams: dict[UUID, Loaded[Any]]
+    new_keys: dict[UUID, SubjectKey]
     result: Result | None
     answer: bytes | None
 
@@ -114,7 +115,9 @@ class Ledger:
 
     async def find_card(self, caller: Caller, which: WhichCard) -> UUID:
         """The card of the caller's merchant that is meant; raises `card_not_found`."""
-        return await self._planner.card_stream(View(self.log, caller, self.clock.now(), fresh=True), which)
+        return await self._planner.card_stream(
+            View(self.log, caller, self.clock.now(), self.clock.now(), fresh=True), which
+        )
 
     def _lock_for(self, command: Command) -> asyncio.Lock:
         """Commands for one card take turns within a process: all but the first would find it moved."""
@@ -133,11 +136,16 @@ class Ledger:
     async def _attempt(self, request: Request, who: Identification, *, fresh: bool) -> Handled | None:
         """One try: None means that something had moved, so try again."""
         now = self.clock.now()
-        view = View(self.log, request.caller, request.occurred_at or now, fresh=fresh)
+        view = View(self.log, request.caller, request.occurred_at or now, now, fresh=fresh)
+        admitted = False
         try:
+            await self._planner.admit(view)
+            admitted = True
             decision = await self._planner.plan(view, request.command, who)
+            if decision.reserves is not None:
+                await self._reserve(request.caller.merchant_id, decision.reserves)
         except Rejected:
-            earlier = await self._answered(request)
+            earlier = await self._earlier(request, view) if admitted else None
             if earlier is not None:
                 return earlier
             if await self.log.is_current(view.guards):
@@ -145,11 +153,9 @@ class Ledger:
             self.log.forget(view.guards)
             return None
         if decision.refusal is not None:
-            earlier = await self._answered(request)
+            earlier = await self._earlier(request, view)
             if earlier is not None:
                 return earlier
-        if decision.reserves is not None:
-            await self._reserve(request.caller.merchant_id, decision.reserves)
         prepared = await self._prepare(request, view, decision, now)
         outcome = await self._append(prepared.append, view)
         match outcome:
@@ -160,7 +166,7 @@ class Ledger:
                 return None
             case Taken(claim):
                 self.log.forget(prepared.append.guards)
-                return await self._taken(request, claim)
+                return await self._taken(request, view, claim)
 
     async def _append(self, append: Append, view: View) -> Outcome:
         if append.events or append.claims:
@@ -176,7 +182,8 @@ class Ledger:
 
     async def _prepare(self, request: Request, view: View, decision: Decision, now: datetime) -> Prepared:
         merchant = request.caller.merchant_id
-        wrapped = [NewSubject(subject, self._keyring.create(subject)) for subject in decision.new_subjects]
+        created = {subject: self._keyring.create(subject) for subject in decision.new_subjects}
+        new_keys = {subject: key for subject, (key, _) in created.items()}
         actor = Actor(
             role=request.caller.role,
             id=request.caller.id,
@@ -200,7 +207,7 @@ class Ledger:
                     actor=actor,
                 )
                 state = change.aggregate.evolve(loaded.state if loaded else None, event, at)
-                subject, key = await self._owner(change.aggregate, state)
+                subject, key = await self._owner(change.aggregate, state, new_keys)
                 origin = origin_of(request.caller) if decision.origin_wanted and key else None
                 previous = loaded.last_hash if loaded else NO_PREVIOUS_HASH
                 topic, stored = encode(event, at, previous, key, origin)
@@ -224,11 +231,11 @@ class Ledger:
             merchant=merchant,
             events=tuple(events),
             guards=guards,
-            claims=await self._claims(request, decision, result, answer),
+            claims=await self._claims(request, decision, result, answer, new_keys),
             releases=tuple(Claim(merchant, release.kind, release.key) for release in decision.releases),
-            subjects=tuple(wrapped),
+            subjects=tuple(NewSubject(subject, wrapped) for subject, (_, wrapped) in created.items()),
         )
-        return Prepared(append=append, streams=streams, result=result, answer=answer)
+        return Prepared(append=append, streams=streams, new_keys=new_keys, result=result, answer=answer)
 
     def _result(
         self,
@@ -249,12 +256,21 @@ class Ledger:
         )
         return result, request.answer(result) if request.answer else None
 
-    async def _owner(self, aggregate: Any, state: Any) -> tuple[UUID | None, SubjectKey | None]:
+    async def _owner(
+        self, aggregate: Any, state: Any, new_keys: dict[UUID, SubjectKey]
+    ) -> tuple[UUID | None, SubjectKey | None]:
         subject = aggregate.subject(state) if aggregate.subject else None
-        return (subject, await self.log.subject_key(subject)) if subject is not None else (None, None)
+        if subject is None:
+            return None, None
+        return subject, new_keys.get(subject) or await self.log.subject_key(subject)
 
     async def _claims(
-        self, request: Request, decision: Decision, result: Result | None, answer: bytes | None
+        self,
+        request: Request,
+        decision: Decision,
+        result: Result | None,
+        answer: bytes | None,
+        new_keys: dict[UUID, SubjectKey],
     ) -> tuple[Claim, ...]:
         if decision.refusal is not None or result is None:
             return ()
@@ -266,7 +282,7 @@ class Ledger:
             holder = Holder(stream=main.stream, version=main.version, digest=claim.digest, answered_under=under)
             claims.append(Claim(merchant, claim.kind, claim.key, value_of(holder)))
         if request.key:
-            subject, key = await self._owner(main.aggregate, main.state)
+            subject, key = await self._owner(main.aggregate, main.state, new_keys)
             place = idempotency_name(request).encode()
             sealed = (key or self._keyring.master).seal(answer, place) if answer is not None else None
             holder = Holder(
@@ -286,12 +302,14 @@ class Ledger:
         claim = Claim(PLATFORM, wanted.kind, wanted.key, mine)
         outcome = await self.log.append(Append(merchant=PLATFORM, claims=(claim,)))
         if isinstance(outcome, Taken) and await self.log.claim(PLATFORM, wanted.kind, wanted.key) != mine:
-            raise Rejected(f"{wanted.kind}_taken")
+            raise Rejected(f"{wanted.kind}_taken", **{wanted.kind: wanted.key})
 
     # ---- after the append -------------------------------------------------------------------------------------
 
     def _written(self, prepared: Prepared, decision: Decision, position: int | None) -> Handled:
         events = prepared.append.events
+        for subject, key in prepared.new_keys.items():
+            self._keyring.remember(subject, key)
         if position is not None:
             last = {event.stream: position - len(events) + 1 + index for index, event in enumerate(events)}
             for stream, loaded in prepared.streams.items():
@@ -306,17 +324,29 @@ class Ledger:
             result=prepared.result,
         )
 
-    async def _answered(self, request: Request) -> Handled | None:
-        """The first answer under the same key, if there was one; `idempotency_key_reused` if it was to another body."""
-        if request.key is None:
-            return None
-        value = await self.log.claim(request.caller.merchant_id, "idempotency", idempotency_name(request))
-        return await self._replay(request, holder_of(value)) if value is not None else None
+    async def _earlier(self, request: Request, view: View) -> Handled | None:
+        """What the same request was answered before: under its key, or for its order under another."""
+        if request.key is not None:
+            value = await self.log.claim(request.caller.merchant_id, "idempotency", idempotency_name(request))
+            if value is not None:
+                return await self._replay(request, holder_of(value))
+        for wanted in view.wanted:
+            value = await self.log.claim(request.caller.merchant_id, wanted.kind, wanted.key)
+            if value is not None:
+                return await self._same_order(request, holder_of(value), wanted.digest)
+        return None
 
     async def _replay(self, request: Request, holder: Holder) -> Handled:
+        """The first answer, byte for byte; `idempotency_key_reused` if that was to another body."""
         if holder.digest != request.digest:
             raise Rejected("idempotency_key_reused")
-        return await self._first_answer(holder, idempotency_name(request))
+        name = idempotency_name(request)
+        if holder.answered_under is not None:
+            name = holder.answered_under
+            value = await self.log.claim(request.caller.merchant_id, "idempotency", name)
+            assert value is not None, "an answer is kept for good"
+            holder = holder_of(value)
+        return await self._first_answer(holder, name)
 
     async def _first_answer(self, holder: Holder, name: str) -> Handled:
         answer = None
@@ -331,33 +361,29 @@ class Ledger:
         position = await self.log.position_of(holder.stream, holder.version)
         return Handled(position=position, created=holder.created, replayed=True, answer=answer)
 
-    async def _taken(self, request: Request, claim: Claim) -> Handled | None:
-        """What a later comer is told, by what was taken; None where looking again with fresh eyes settles it."""
-        match claim.kind:
-            case "idempotency":
-                value = await self.log.claim(claim.merchant, claim.kind, claim.key)
-                return await self._replay(request, holder_of(value)) if value is not None else None
-            case "order":
-                return await self._same_order(request, claim)
-            case "pin":
-                raise Rejected("pin_taken")
-            case _:
-                return None
+    async def _same_order(self, request: Request, first: Holder, digest: str) -> Handled:
+        """The same purchase again answers what the first did, whatever its key; another one is refused.
 
-    async def _same_order(self, request: Request, claim: Claim) -> Handled | None:
-        """The same purchase again answers what the first did, under whatever key; another one is refused."""
-        earlier = await self._answered(request)
-        if earlier is not None:
-            return earlier
-        value = await self.log.claim(claim.merchant, claim.kind, claim.key)
-        if value is None:
-            return None
-        first, mine = holder_of(value), holder_of(claim.value)
-        if first.digest != mine.digest or first.answered_under is None:
+        The new key is kept with the answer, so that it cannot be used for anything else.
+        """
+        if first.digest != digest or first.answered_under is None:
             raise Rejected("order_reference_used", transaction_id=transaction_id(first.stream, first.version))
-        stored = await self.log.claim(claim.merchant, "idempotency", first.answered_under)
+        merchant = request.caller.merchant_id
+        stored = await self.log.claim(merchant, "idempotency", first.answered_under)
         assert stored is not None, "an answer is kept for good"
-        return await self._first_answer(holder_of(stored), first.answered_under)
+        handled = await self._first_answer(holder_of(stored), first.answered_under)
+        if request.key is not None:
+            pointer = msgspec.structs.replace(first, digest=request.digest)
+            claim = Claim(merchant, "idempotency", idempotency_name(request), value_of(pointer))
+            await self.log.append(Append(merchant=merchant, claims=(claim,)))
+        return handled
+
+    async def _taken(self, request: Request, view: View, claim: Claim) -> Handled | None:
+        """What a later comer is told; None where looking again with fresh eyes settles it."""
+        earlier = await self._earlier(request, view)
+        if earlier is None and claim.kind == "pin":
+            raise Rejected("pin_taken")
+        return earlier
 
 
 def transaction_id(stream: UUID, version: int) -> str:

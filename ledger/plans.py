@@ -48,7 +48,6 @@ class Planner:
 
     async def plan(self, view: View, command: Command, who: Identification) -> Decision:
         """What the command makes of the ledger as the view shows it; raises `Rejected` where a rule says no."""
-        await self._admit(view)
         match command:
             case OnCard():
                 return await self._on_card(view, command, who)
@@ -73,7 +72,7 @@ class Planner:
             case _:
                 assert_never(command)
 
-    async def _admit(self, view: View) -> None:
+    async def admit(self, view: View) -> None:
         """A till must still be in service, with the very key it came with, when its command is decided."""
         caller = view.caller
         if caller.role is Role.TERMINAL:
@@ -93,11 +92,17 @@ class Planner:
             return member
         stream = await self.card_stream(view, command.which)
         state = await view.need(CARD, stream, "card_not_found")
-        events = card.decide(state, command.command, facts)
+        view.wanted = order_claims(command.command, stream, facts.store_id)
+        try:
+            events = card.decide(state, command.command, facts)
+        except Rejected as refusal:
+            if not member.changes:
+                raise
+            return Decision(changes=member.changes, store_id=facts.store_id, refusal=refusal)
         return Decision(
             main=stream,
-            changes=[Change(aggregate=CARD, stream=stream, events=events), *member.changes],
-            claims=order_claims(command.command, stream, facts.store_id),
+            changes=[*member.changes, Change(aggregate=CARD, stream=stream, events=events)],
+            claims=view.wanted,
             staff_id=member.pin.id if member.pin else None,
             store_id=facts.store_id,
             facts=facts,
@@ -127,7 +132,8 @@ class Planner:
         reference = command.customer_id or self._entropy.new_id().hex
         blinded = self._blind(view, "customer", reference)
         # A new customer is the rule, so the claim is only looked up once it was found taken.
-        holder = await view.claimed_by("customer", blinded) if view.fresh else None
+        looks_up = view.fresh or not rules.rules.active
+        holder = await view.claimed_by("customer", blinded) if looks_up else None
         if holder is not None:
             await view.need(CARD, holder.stream, "card_not_found")
             return Decision(main=holder.stream, facts=facts)

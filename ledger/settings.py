@@ -42,7 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pepper: Annotated[
         Secret | None, Meta(description="Hides PINs and names in claims; 32 characters or more. Can never be changed.")
     ] = None
-    master_key: Annotated[Secret | None, Meta(description="Wraps the keys of personal data; 32 characters or more.")] = None
+    master_key: Annotated[
+        Secret | None, Meta(description="Wraps the keys of personal data; 32 characters or more.")
+    ] = None
     token_secret: Annotated[Secret | None, Meta(description="Signs access tokens; 32 characters or more.")] = None
     token_minutes: Annotated[int, Meta(ge=1, le=1_440, description="How long an access token is good.")] = 60
     bcrypt_rounds: Annotated[int, Meta(ge=4, le=16, description="Cost of PIN and password hashes.")] = 10

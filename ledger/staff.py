@@ -58,26 +58,28 @@ class Identification:
         return await self._unnamed(view, fingerprint if staff_id is None else None, rule)
 
     async def _named(self, view: View, pin: StaffPin, fingerprint: str, rule: LockRule) -> Member | Decision:
-        pin.attempts.refuse_if_locked(view.now)
+        pin.attempts.refuse_if_locked(view.clock_now)
         if await self._matches(fingerprint, pin.pin_hash):
             return self._accepted(view, pin, ())
-        events = staff_pin.decide(pin, staff_pin.CountWrongPin(view.now, rule))
+        events = staff_pin.decide(pin, staff_pin.CountWrongPin(view.clock_now, rule))
         change = Change(aggregate=STAFF_PIN, stream=pin.id, events=events)
         return Decision(changes=[change], refusal=wrong_pin(events[0], rule))
 
     async def _unnamed(self, view: View, fingerprint: str | None, rule: LockRule) -> Member | Decision:
         till = await view.find(TERMINAL, view.caller.id) if view.caller.role is Role.TERMINAL else None
         if till is not None:
-            till.state.attempts.refuse_if_locked(view.now)
+            till.state.attempts.refuse_if_locked(view.clock_now)
         pin = await self._candidate(view, fingerprint) if fingerprint is not None else None
+        # A locked PIN given alone counts as nobody's, so that nobody learns by it whether it was right.
+        if pin is not None and pin.attempts.is_locked(view.clock_now):
+            pin = None
         if await self._matches(fingerprint or "", pin.pin_hash if pin else None) and pin is not None:
-            pin.attempts.refuse_if_locked(view.now)
             forgotten = terminal.decide(till.state, terminal.ForgetWrongPins()) if till else []
             changes = [Change(aggregate=TERMINAL, stream=view.caller.id, events=forgotten)] if forgotten else []
             return self._accepted(view, pin, changes)
         if till is None:
             raise Rejected("pin_invalid")
-        events = terminal.decide(till.state, terminal.CountWrongPin(view.now, rule))
+        events = terminal.decide(till.state, terminal.CountWrongPin(view.clock_now, rule))
         change = Change(aggregate=TERMINAL, stream=till.stream, events=events)
         return Decision(changes=[change], refusal=wrong_pin(events[0], rule))
 

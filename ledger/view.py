@@ -18,14 +18,19 @@ S = TypeVar("S")
 class View:
     """Reads streams of one merchant and remembers at which version, so that the log can check them.
 
-    `fresh` reads past the cache: for a second attempt, after the first found that something had moved.
+    `now` is when the command happened at the till, `clock_now` when it is decided: locks go by the clock, since
+    whoever sends a command says when it happened. `fresh` reads past the cache: for a second attempt, after the
+    first found that something had moved. `wanted` are claims that a repetition would find taken, known before the
+    rules are asked.
     """
 
-    def __init__(self, log: Log, caller: Caller, now: datetime, *, fresh: bool) -> None:
+    def __init__(self, log: Log, caller: Caller, now: datetime, clock_now: datetime, *, fresh: bool) -> None:
         self.log = log
         self.caller = caller
         self.now = now
+        self.clock_now = clock_now
         self.fresh = fresh
+        self.wanted: Sequence[ClaimOn] = ()
         self.guards: dict[UUID, int] = {}
         self.loaded: dict[UUID, Loaded[Any]] = {}
 
@@ -33,7 +38,7 @@ class View:
         """The stream, or None where there is none in this merchant: another's looks like nobody's."""
         known = self.loaded.get(stream)
         if known is not None:
-            return known
+            return known if known.aggregate is aggregate else None
         loaded = await self.log.load(aggregate, stream, fresh=self.fresh)
         if loaded is None or loaded.merchant_id != self.caller.merchant_id:
             return None

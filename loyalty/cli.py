@@ -15,8 +15,8 @@ import msgspec
 import uvicorn
 import uvloop
 
-from api.app import create_app, services_from
-from api.services import Services
+from api.app import create_app, parts_from
+from api.parts import Parts
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.commands import OpenAccount
 from ledger.errors import Rejected
@@ -33,17 +33,17 @@ GRACE_SECONDS = 20
 PASSWORD_CHARACTERS_MIN = 10
 
 
-def with_services(settings: Settings, work: Callable[[Services], Awaitable[T]]) -> T:
+def with_parts(settings: Settings, work: Callable[[Parts], Awaitable[T]]) -> T:
     """Runs some work with the ledger open."""
 
     async def run() -> T:
-        services = services_from(settings)
-        await services.ledger.log.open()
+        parts = parts_from(settings)
+        await parts.ledger.log.open()
         try:
-            return await work(services)
+            return await work(parts)
         finally:
-            await services.ledger.log.close()
-            services.ledger.secrecy.close()
+            await parts.ledger.log.close()
+            parts.ledger.secrecy.close()
 
     return uvloop.run(run())
 
@@ -125,7 +125,7 @@ def show_demo(settings: Settings) -> None:
         raise click.ClickException("There is no demo in production.")
     assert settings.data_dir is not None, "an installation has a data folder"
     path = settings.data_dir / "demo.json"
-    credentials = with_services(settings, lambda services: demo(services, path))
+    credentials = with_parts(settings, lambda parts: demo(parts, path))
     click.echo(f"Demo credentials in {path}:")
     for name, value in credentials.items():
         click.echo(f"  {name:<18} {value}")
@@ -151,7 +151,7 @@ def serve(fd: int | None) -> None:
         exit_with_parent()
     settings = running(installation())
     config = uvicorn.Config(
-        create_app(services_from(settings)),
+        create_app(parts_from(settings)),
         host=settings.host,
         port=settings.port,
         fd=fd,
@@ -197,7 +197,7 @@ def add_user(email: str, role: str, merchant: UUID | None, password: str) -> Non
     caller = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant or PLATFORM)
     command = OpenAccount(email=email, password=password, role=Role(role))
     try:
-        with_services(running(installation()), lambda services: services.ledger.handle(command, caller))
+        with_parts(running(installation()), lambda parts: parts.ledger.handle(command, caller))
     except Rejected as refusal:
         raise click.ClickException(f"Refused: {refusal.code}") from None
     click.echo(f"{email} is {role} now.")
@@ -212,10 +212,8 @@ def import_() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--store", required=True, help="Code of the store where the purchases were made.")
 def import_purchases(file: Path, store: str) -> None:
-    """Earn the purchases of a CSV file: customer_id,date,items,amount_cents. May be run again after any interruption."""
-    summary = with_services(
-        running(installation()), lambda services: purchases.import_purchases(services.ledger, file, store)
-    )
+    """Earn the purchases of a CSV file (customer_id,date,items,amount_cents); may be run again at any time."""
+    summary = with_parts(running(installation()), lambda parts: purchases.import_purchases(parts.ledger, file, store))
     click.echo(
         f"{summary.cards} cards, {summary.earnings} earnings, {summary.points} points;"
         f" {summary.known} purchases were there already."

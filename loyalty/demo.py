@@ -8,8 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from api.parts import Parts
 from api.resources.programs import default_rules
-from api.services import Services
 from api.tokens import Identity
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.commands import (
@@ -34,31 +34,31 @@ OPERATOR = UUID(int=1)
 """Stands for whoever runs commands on the machine itself."""
 
 
-async def demo(services: Services, path: Path) -> dict[str, Any]:
+async def demo(parts: Parts, path: Path) -> dict[str, Any]:
     """The demo's credentials: those of before if their merchant is still there, else of a new one."""
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_text())
-        if await services.ledger.log.load(MERCHANT, UUID(known["merchant_id"])) is not None:
-            credentials = known | {"base_url": services.base_url, "customer_link": link_of(services, known)}
+        if await parts.ledger.log.load(MERCHANT, UUID(known["merchant_id"])) is not None:
+            credentials = known | {"base_url": parts.base_url, "customer_link": link_of(parts, known)}
             write(path, credentials)
             return credentials
-    credentials = await new_demo(services)
+    credentials = await new_demo(parts)
     write(path, credentials)
     return credentials
 
 
-async def new_demo(services: Services) -> dict[str, Any]:
+async def new_demo(parts: Parts) -> dict[str, Any]:
     """A merchant with a store, a till, a program, a PIN, accounts and a customer."""
-    taken = await services.ledger.log.claim(PLATFORM, "store_code", STORE_CODE) is not None
-    suffix = f"-{services.entropy.digits(4)}" if taken else ""
-    merchant_id = services.entropy.new_id()
+    taken = await parts.ledger.log.claim(PLATFORM, "store_code", STORE_CODE) is not None
+    suffix = f"-{parts.entropy.digits(4)}" if taken else ""
+    merchant_id = parts.entropy.new_id()
     admin = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant_id)
-    store_id, terminal_id, terminal_key, staff_id = await open_shop(services, admin, STORE_CODE + suffix)
+    store_id, terminal_id, terminal_key, staff_id = await open_shop(parts, admin, STORE_CODE + suffix)
     till = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant_id, store_id=store_id)
-    card = (await done(services, EnrolCard(customer_id=CUSTOMER_ID, name="Demo Customer"), till)).main.state
+    card = (await done(parts, EnrolCard(customer_id=CUSTOMER_ID, name="Demo Customer"), till)).main.state
     customer = Identity(role=Role.CUSTOMER, merchant_id=merchant_id, customer_id=CUSTOMER_ID)
     credentials: dict[str, Any] = {
-        "base_url": services.base_url,
+        "base_url": parts.base_url,
         "merchant_id": str(merchant_id),
         "store_id": str(store_id),
         "store_code": STORE_CODE + suffix,
@@ -67,53 +67,53 @@ async def new_demo(services: Services) -> dict[str, Any]:
         "staff_id": str(staff_id),
         "staff_pin": STAFF_PIN,
         "card_number": card.card_number,
-        "customer_token": services.tokens.issue(customer, services.clock.now()),
+        "customer_token": parts.tokens.issue(customer, parts.clock.now()),
     }
-    credentials["customer_link"] = link_of(services, credentials)
+    credentials["customer_link"] = link_of(parts, credentials)
     for role in (Role.MANAGER, Role.ADMIN, Role.AUDITOR):
         owner = PLATFORM if role is Role.ADMIN else merchant_id
         email = f"{role}{suffix}@demo.example"
-        password = services.entropy.token(12).hex()
+        password = parts.entropy.token(12).hex()
         caller = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=owner)
-        await services.ledger.handle(OpenAccount(email=email, password=password, role=role), caller)
+        await parts.ledger.handle(OpenAccount(email=email, password=password, role=role), caller)
         credentials |= {f"{role}_email": email, f"{role}_password": password}
     return credentials
 
 
-async def open_shop(services: Services, admin: Caller, code: str) -> tuple[UUID, UUID, str, UUID]:
+async def open_shop(parts: Parts, admin: Caller, code: str) -> tuple[UUID, UUID, str, UUID]:
     """The store, the till with its key, and the PIN of a demo merchant."""
     settings = MerchantSettings(
-        pin_max_failed_attempts=services.settings.pin_max_failed_attempts,
-        pin_lockout_minutes=services.settings.pin_lockout_minutes,
+        pin_max_failed_attempts=parts.settings.pin_max_failed_attempts,
+        pin_lockout_minutes=parts.settings.pin_lockout_minutes,
     )
-    await done(services, OpenMerchant(name="Demo Café", locale="en", settings=settings), admin)
+    await done(parts, OpenMerchant(name="Demo Café", locale="en", settings=settings), admin)
     store = OpenStore(code=code, name="Demo Café", time_zone="Europe/Luxembourg", currency="EUR", locale="en")
-    (store_id,) = (await done(services, store, admin)).main.state.stores
-    till = await done(services, OpenTerminal(store_id=store_id, name="Till 1"), admin)
+    (store_id,) = (await done(parts, store, admin)).main.state.stores
+    till = await done(parts, OpenTerminal(store_id=store_id, name="Till 1"), admin)
     assert till.secret is not None, "a new till has a key"
-    rules = default_rules(services.settings, ProgramType.HYBRID)
+    rules = default_rules(parts.settings, ProgramType.HYBRID)
     rewards = (
         Reward(id="coffee", name="A coffee", points_cost=200),
         Reward(id="breakfast", name="A breakfast", points_cost=1_000),
     )
     program = CreateProgram(msgspec.structs.replace(rules, rewards=rewards, stamps_reward_description="A free coffee"))
-    await done(services, OnProgram(program), admin)
-    pin = await done(services, CreatePin(name="Demo Staff", pin=STAFF_PIN, role=StaffRole.STAFF), admin)
+    await done(parts, OnProgram(program), admin)
+    pin = await done(parts, CreatePin(name="Demo Staff", pin=STAFF_PIN, role=StaffRole.STAFF), admin)
     return store_id, till.main.stream, till.secret, pin.main.stream
 
 
-async def done(services: Services, command: Any, caller: Caller) -> Result:
+async def done(parts: Parts, command: Any, caller: Caller) -> Result:
     """Sends a command and takes what it came to."""
-    handled = await services.ledger.handle(command, caller)
+    handled = await parts.ledger.handle(command, caller)
     assert handled.result is not None, "a command without a key is never a replay"
     return handled.result
 
 
-def link_of(services: Services, credentials: dict[str, Any]) -> str:
+def link_of(parts: Parts, credentials: dict[str, Any]) -> str:
     """The demo customer's card link."""
     customer = Identity(role=Role.CUSTOMER, merchant_id=UUID(credentials["merchant_id"]), customer_id=CUSTOMER_ID)
-    token = services.tokens.issue_card_link(customer, services.clock.now())
-    return f"{services.base_url}/api/v1/storefront/loyalty/card?link={token}"
+    token = parts.tokens.issue_card_link(customer, parts.clock.now())
+    return f"{parts.base_url}/api/v1/storefront/loyalty/card?link={token}"
 
 
 def write(path: Path, credentials: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ class Token(Struct, frozen=True, kw_only=True):
     """A bearer token, good for `expires_in` seconds."""
 
     access_token: str
-    token_type: Literal["Bearer"] = "Bearer"
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 (RFC 6750 calls it so)
     expires_in: int
 
 

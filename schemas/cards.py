@@ -10,7 +10,7 @@ from schemas.kinds import CardNumber, Email, Locale, Name, Phone, QrCode, Refere
 
 
 class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Give a customer a card, or find theirs. `customer_id` is the merchant's own reference; one is made up if absent."""
+    """Give a customer a card, or find theirs. `customer_id` is the merchant's own; one is made up if absent."""
 
     customer_id: Reference | None = None
     name: Name | None = None
@@ -108,4 +108,3 @@ class TransactionPage(Struct, frozen=True):
 
     items: list[Transaction]
     next_cursor: str | None
-

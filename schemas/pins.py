@@ -26,7 +26,7 @@ class PinChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: Name | UnsetType = UNSET
     pin: Pin | UnsetType = UNSET
     role: StaffRole | UnsetType = UNSET
-    store_id: UUID | None | UnsetType = UNSET
+    store_id: UUID | UnsetType | None = UNSET
 
 
 class VerifyRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

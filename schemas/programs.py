@@ -26,8 +26,8 @@ class BrandingRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     card_name: Name | UnsetType = UNSET
     card_color: Color | UnsetType = UNSET
-    logo_url: Url | None | UnsetType = UNSET
-    hero_image_url: Url | None | UnsetType = UNSET
+    logo_url: Url | UnsetType | None = UNSET
+    hero_image_url: Url | UnsetType | None = UNSET
 
 
 class ProgramChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,7 +43,7 @@ class ProgramChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     cooldown_minutes: int | UnsetType = UNSET
     max_daily_stamps: int | UnsetType = UNSET
     require_staff_pin: bool | UnsetType = UNSET
-    points_expiration_days: int | None | UnsetType = UNSET
+    points_expiration_days: int | UnsetType | None = UNSET
     expiry_policy: ExpiryPolicy | UnsetType = UNSET
     branding: BrandingRequest | UnsetType = UNSET
     terms: Text | UnsetType = UNSET

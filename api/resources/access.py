@@ -10,9 +10,9 @@ from litestar.params import Body
 from api.auth import Connection, bearer
 from api.commands import answered, positioned
 from api.documented import answers
+from api.parts import Parts
 from api.problems import KINDS
 from api.resources.cards import Position
-from api.services import Services
 from api.tokens import Identity
 from ledger.actor import Role
 from ledger.errors import Rejected, Unavailable
@@ -25,19 +25,19 @@ from schemas.cards import Card
 
 
 @post("/api/v1/auth/token", status_code=200, responses=answers(Token), summary="Sign in", tags=["access"], security=[])
-async def token(data: Annotated[TokenRequest, Body()], services: Services) -> Token:
+async def token(data: Annotated[TokenRequest, Body()], parts: Parts) -> Token:
     """A token for an account's e-mail address and password."""
-    secrecy = services.ledger.secrecy
+    secrecy = parts.ledger.secrecy
     stream = account_stream(secrecy, data.email)
-    account = await services.ledger.log.load(ACCOUNT, stream, fresh=True)
+    account = await parts.ledger.log.load(ACCOUNT, stream, fresh=True)
     known = account.state.password_hash if account is not None else None
     good = await secrecy.matches(secrecy.password_fingerprint(data.password), known)
     if account is None or not good:
         raise Rejected("wrong_password")
     identity = Identity(role=account.state.role, merchant_id=account.merchant_id, account_id=stream)
     return Token(
-        access_token=services.tokens.issue(identity, services.clock.now()),
-        expires_in=int(services.tokens.good_for.total_seconds()),
+        access_token=parts.tokens.issue(identity, parts.clock.now()),
+        expires_in=int(parts.tokens.good_for.total_seconds()),
     )
 
 
@@ -48,19 +48,19 @@ async def token(data: Annotated[TokenRequest, Body()], services: Services) -> To
     tags=["storefront"],
 )
 async def own_card(
-    request: Connection, services: Services, link: str | None = None, loyalty_position: Position = None
+    request: Connection, parts: Parts, link: str | None = None, loyalty_position: Position = None
 ) -> Response[bytes]:
     """The card of the customer whose token or card link this is."""
     audience = "api" if link is None else "card_link"
-    identity = services.tokens.read(link or bearer(request), audience, services.clock.now())
+    identity = parts.tokens.read(link or bearer(request), audience, parts.clock.now())
     if identity.role is not Role.CUSTOMER or identity.customer_id is None:
         raise Rejected("not_allowed")
-    position = await positioned(services, loyalty_position)
+    position = await positioned(parts, loyalty_position)
     merchant = identity.merchant_id
-    name = services.ledger.secrecy.blind("customer", merchant, identity.customer_id)
-    value = await services.ledger.log.claim(merchant, "customer", name)
+    name = parts.ledger.secrecy.blind("customer", merchant, identity.customer_id)
+    value = await parts.ledger.log.claim(merchant, "customer", name)
     stream = holder_of(value).stream if value is not None else UUID(int=0)
-    card = await cards.find(services.ledger.log, merchant, program_stream(merchant), stream)
+    card = await cards.find(parts.ledger.log, merchant, program_stream(merchant), stream)
     if card is None:
         raise Rejected("card_not_found")
     return answered(card, position)
@@ -73,10 +73,10 @@ async def live() -> Health:
 
 
 @get("/health/ready", summary="Ready", tags=["operation"], security=[])
-async def ready(services: Services) -> Response[Health]:
+async def ready(parts: Parts) -> Response[Health]:
     """Whether this process can do its work: whether the log answers."""
     try:
-        await services.ledger.log.head()
+        await parts.ledger.log.head()
     except Unavailable:
         return Response(Health("unavailable"), status_code=503, headers={"Retry-After": "1"})
     return Response(Health("ok"))

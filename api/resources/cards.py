@@ -9,8 +9,8 @@ from litestar.params import Body, Parameter
 from api.auth import STORE_SIDE
 from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
 from api.documented import answers
+from api.parts import Parts
 from api.resources.till import which_card
-from api.services import Services
 from ledger.actor import Caller
 from ledger.commands import EnrolCard
 from ledger.errors import Rejected
@@ -36,7 +36,7 @@ def enrolled(result: Result) -> Card:
 @post("/cards/enroll", status_code=201, opt=ROLES, responses=answers(Card, created=True), summary="Enrol a customer")
 async def enroll(
     data: Annotated[EnrolRequest, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
@@ -45,7 +45,7 @@ async def enroll(
         customer_id=data.customer_id, name=data.name, email=data.email, phone=data.phone, locale=data.locale
     )
     return await send(
-        services,
+        parts,
         caller,
         command,
         enrolled,
@@ -56,36 +56,34 @@ async def enroll(
 
 @post("/cards/lookup", status_code=200, opt=ROLES, responses=answers(Card), summary="Find a card")
 async def lookup(
-    data: Annotated[LookupRequest, Body()], services: Services, caller: Caller, loyalty_position: Position = None
+    data: Annotated[LookupRequest, Body()], parts: Parts, caller: Caller, loyalty_position: Position = None
 ) -> Response[bytes]:
     """The card with that QR token, number or id."""
-    position = await positioned(services, loyalty_position)
-    stream = await services.ledger.find_card(caller, which_card(data))
-    return answered(await found(services, caller, stream), position)
+    position = await positioned(parts, loyalty_position)
+    stream = await parts.ledger.find_card(caller, which_card(data))
+    return answered(await found(parts, caller, stream), position)
 
 
 @get("/cards/{card_id:uuid}", opt=ROLES, responses=answers(Card), summary="A card")
-async def card_by_id(
-    card_id: UUID, services: Services, caller: Caller, loyalty_position: Position = None
-) -> Response[bytes]:
+async def card_by_id(card_id: UUID, parts: Parts, caller: Caller, loyalty_position: Position = None) -> Response[bytes]:
     """The card as it stands now."""
-    position = await positioned(services, loyalty_position)
-    return answered(await found(services, caller, card_id), position)
+    position = await positioned(parts, loyalty_position)
+    return answered(await found(parts, caller, card_id), position)
 
 
 @get("/cards", opt=ROLES, responses=answers(CardPage), summary="Cards, newest first")
 async def card_page(
-    services: Services,
+    parts: Parts,
     caller: Caller,
     cursor: str | None = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
 ) -> Response[bytes]:
     """The merchant's cards, page by page."""
-    position = await positioned(services, loyalty_position)
+    position = await positioned(parts, loyalty_position)
     before = cursor_from(cursor, BEGINNING_OF_NEWEST)
     program = program_stream(caller.merchant_id)
-    items, following = await cards.page(services.ledger.log, caller.merchant_id, program, before, limit)
+    items, following = await cards.page(parts.ledger.log, caller.merchant_id, program, before, limit)
     return answered(CardPage(items, cursor_of(following)), position)
 
 
@@ -97,24 +95,24 @@ async def card_page(
 )
 async def card_transactions(
     card_id: UUID,
-    services: Services,
+    parts: Parts,
     caller: Caller,
     cursor: str | None = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
 ) -> Response[bytes]:
     """What happened to a card, page by page."""
-    position = await positioned(services, loyalty_position)
-    await found(services, caller, card_id)
+    position = await positioned(parts, loyalty_position)
+    await found(parts, caller, card_id)
     before = cursor_from(cursor, BEGINNING_OF_NEWEST)
-    items, following = await transactions.page(services.ledger.log, caller.merchant_id, card_id, before, limit)
+    items, following = await transactions.page(parts.ledger.log, caller.merchant_id, card_id, before, limit)
     return answered(TransactionPage(items, cursor_of(following)), position)
 
 
-async def found(services: Services, caller: Caller, stream: UUID) -> Card:
+async def found(parts: Parts, caller: Caller, stream: UUID) -> Card:
     """The card, or `card_not_found` for none and for another merchant's."""
     program = program_stream(caller.merchant_id)
-    card = await cards.find(services.ledger.log, caller.merchant_id, program, stream)
+    card = await cards.find(parts.ledger.log, caller.merchant_id, program, stream)
     if card is None:
         raise Rejected("card_not_found")
     return card

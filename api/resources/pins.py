@@ -10,8 +10,8 @@ from litestar.params import Body
 from api.auth import MANAGERS, STORE_SIDE
 from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
 from api.documented import answers
+from api.parts import Parts
 from api.resources.cards import Limit, Position
-from api.services import Services
 from ledger.actor import Caller
 from ledger.commands import ChangePin, CreatePin, OnPin, StaffEntry, VerifyPin
 from ledger.handle import Result
@@ -27,15 +27,15 @@ def shown(result: Result) -> StaffPin:
 
 @get("/pins", opt={"roles": MANAGERS}, responses=answers(StaffPinPage), summary="Staff PINs, oldest first")
 async def pin_page(
-    services: Services,
+    parts: Parts,
     caller: Caller,
     cursor: str | None = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
 ) -> Response[bytes]:
     """The merchant's PINs, page by page, deactivated ones too."""
-    position = await positioned(services, loyalty_position)
-    items, following = await pins.page(services.ledger.log, caller.merchant_id, cursor_from(cursor, 0), limit)
+    position = await positioned(parts, loyalty_position)
+    items, following = await pins.page(parts.ledger.log, caller.merchant_id, cursor_from(cursor, 0), limit)
     return answered(StaffPinPage(items, cursor_of(following)), position)
 
 
@@ -44,21 +44,21 @@ async def pin_page(
 )
 async def create_pin(
     data: Annotated[PinRequest, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Gives a staff member a PIN that no other active one of the merchant equals."""
     command = CreatePin(name=data.name, pin=data.pin, role=StaffRole(data.role), store_id=data.store_id)
     key = key_from(idempotency_key, required=False)
-    return await send(services, caller, command, shown, key=key, location="/api/v1/store/loyalty/pins/{id}")
+    return await send(parts, caller, command, shown, key=key, location="/api/v1/store/loyalty/pins/{id}")
 
 
 @patch("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="Change a PIN")
 async def change_pin(
     pin_id: UUID,
     data: Annotated[PinChange, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
@@ -71,7 +71,7 @@ async def change_pin(
         changes_store=data.store_id is not msgspec.UNSET,
         store_id=data.store_id if isinstance(data.store_id, UUID) else None,
     )
-    return await send(services, caller, command, shown, key=key_from(idempotency_key, required=False))
+    return await send(parts, caller, command, shown, key=key_from(idempotency_key, required=False))
 
 
 @delete(
@@ -82,11 +82,11 @@ async def change_pin(
     summary="Deactivate a PIN",
 )
 async def deactivate_pin(
-    pin_id: UUID, services: Services, caller: Caller, idempotency_key: IdempotencyKey = None
+    pin_id: UUID, parts: Parts, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Ends a PIN; its digits are free for somebody else, its history stays."""
     key = key_from(idempotency_key, required=False)
-    return await send(services, caller, OnPin(pin_id, DeactivateStaffPin()), shown, key=key)
+    return await send(parts, caller, OnPin(pin_id, DeactivateStaffPin()), shown, key=key)
 
 
 @post(
@@ -97,18 +97,18 @@ async def deactivate_pin(
     summary="Unlock a PIN",
 )
 async def unlock_pin(
-    pin_id: UUID, services: Services, caller: Caller, idempotency_key: IdempotencyKey = None
+    pin_id: UUID, parts: Parts, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response[bytes]:
     """Lets a PIN be tried again before its lock is over."""
     key = key_from(idempotency_key, required=False)
-    return await send(services, caller, OnPin(pin_id, UnlockStaffPin()), shown, key=key)
+    return await send(parts, caller, OnPin(pin_id, UnlockStaffPin()), shown, key=key)
 
 
 @post("/pins/verify", status_code=200, opt={"roles": STORE_SIDE}, responses=answers(StaffPin), summary="Verify a PIN")
-async def verify_pin(data: Annotated[VerifyRequest, Body()], services: Services, caller: Caller) -> Response[bytes]:
+async def verify_pin(data: Annotated[VerifyRequest, Body()], parts: Parts, caller: Caller) -> Response[bytes]:
     """Whose PIN this is; a wrong one counts as it does with a command."""
     staff = StaffEntry(staff_id=data.staff_id, staff_pin=data.staff_pin)
-    return await send(services, caller, VerifyPin(staff), shown)
+    return await send(parts, caller, VerifyPin(staff), shown)
 
 
 HANDLERS = [pin_page, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]

@@ -9,8 +9,8 @@ from litestar.params import Body
 from api.auth import MANAGERS, STORE_SIDE
 from api.commands import IdempotencyKey, answered, key_from, positioned, send
 from api.documented import answers
+from api.parts import Parts
 from api.resources.cards import Position
-from api.services import Services
 from ledger.actor import Caller
 from ledger.commands import OnProgram
 from ledger.entropy import Entropy
@@ -74,10 +74,10 @@ def shown(result: Result) -> Program:
 
 
 @get("/program", opt={"roles": STORE_SIDE}, responses=answers(Program), summary="The program")
-async def program(services: Services, caller: Caller, loyalty_position: Position = None) -> Response[bytes]:
+async def program(parts: Parts, caller: Caller, loyalty_position: Position = None) -> Response[bytes]:
     """The program as it stands now."""
-    position = await positioned(services, loyalty_position)
-    found = await programs.find(services.ledger.log, program_stream(caller.merchant_id))
+    position = await positioned(parts, loyalty_position)
+    found = await programs.find(parts.ledger.log, program_stream(caller.merchant_id))
     if found is None:
         raise Rejected("program_not_found")
     return answered(found, position)
@@ -92,29 +92,29 @@ async def program(services: Services, caller: Caller, loyalty_position: Position
 )
 async def create_program(
     data: Annotated[ProgramRequest, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Gives the merchant its one program."""
-    plain = default_rules(services.settings, ProgramType(data.type))
-    changes = changes_in(data, services.entropy)
+    plain = default_rules(parts.settings, ProgramType(data.type))
+    changes = changes_in(data, parts.entropy)
     branding = msgspec.structs.replace(plain.branding, **changes.pop("branding", {}))
     command = OnProgram(CreateProgram(msgspec.structs.replace(plain, branding=branding, **changes)))
     key = key_from(idempotency_key, required=False)
-    return await send(services, caller, command, shown, key=key, location="/api/v1/store/loyalty/program")
+    return await send(parts, caller, command, shown, key=key, location="/api/v1/store/loyalty/program")
 
 
 @patch("/program", opt={"roles": MANAGERS}, responses=answers(Program), summary="Change the program")
 async def change_program(
     data: Annotated[ProgramChange, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Changes what is given; the new version counts from the next command on."""
-    command = OnProgram(ChangeProgram(changes_in(data, services.entropy)))
-    return await send(services, caller, command, shown, key=key_from(idempotency_key, required=False))
+    command = OnProgram(ChangeProgram(changes_in(data, parts.entropy)))
+    return await send(parts, caller, command, shown, key=key_from(idempotency_key, required=False))
 
 
 HANDLERS = [program, create_program, change_program]

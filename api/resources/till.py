@@ -8,7 +8,7 @@ from litestar.params import Body
 from api.auth import STORE_SIDE
 from api.commands import IdempotencyKey, key_from, send
 from api.documented import answers
-from api.services import Services
+from api.parts import Parts
 from ledger import card
 from ledger.actor import Caller
 from ledger.commands import OnCard, StaffEntry, WhichCard
@@ -97,13 +97,13 @@ def points_redeemed(result: Result) -> till.PointsRedeemedAnswer:
 @post("/stamp", status_code=200, opt=ROLES, responses=answers(till.StampAnswer), summary="Add a stamp")
 async def add_stamp(
     data: Annotated[till.StampRequest, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Adds one stamp to a card."""
     key = key_from(idempotency_key, required=True)
-    return await send(services, caller, on_card(data, card.AddStamp()), stamped, key=key)
+    return await send(parts, caller, on_card(data, card.AddStamp()), stamped, key=key)
 
 
 @post(
@@ -115,26 +115,26 @@ async def add_stamp(
 )
 async def redeem_stamps(
     data: Annotated[till.StampRequest, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Takes the target's stamps for the reward; what is over stays."""
     key = key_from(idempotency_key, required=True)
-    return await send(services, caller, on_card(data, card.RedeemStamps()), stamps_redeemed, key=key)
+    return await send(parts, caller, on_card(data, card.RedeemStamps()), stamps_redeemed, key=key)
 
 
 @post("/points", status_code=200, opt=ROLES, responses=answers(till.PointsAnswer), summary="Earn points")
 async def earn_points(
     data: Annotated[till.PointsRequest, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Records a purchase and the points it earns, rounded down."""
     key = key_from(idempotency_key, required=True)
     command = card.EarnPoints(data.purchase_amount_cents, data.order_reference)
-    return await send(services, caller, on_card(data, command), earned, key=key)
+    return await send(parts, caller, on_card(data, command), earned, key=key)
 
 
 @post(
@@ -146,13 +146,13 @@ async def earn_points(
 )
 async def redeem_points(
     data: Annotated[till.RedeemRequest, Body()],
-    services: Services,
+    parts: Parts,
     caller: Caller,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Spends points on a reward of the program; the balance never goes below zero."""
     key = key_from(idempotency_key, required=True)
-    return await send(services, caller, on_card(data, card.RedeemPoints(data.reward_id)), points_redeemed, key=key)
+    return await send(parts, caller, on_card(data, card.RedeemPoints(data.reward_id)), points_redeemed, key=key)
 
 
 HANDLERS = [add_stamp, redeem_stamps, earn_points, redeem_points]

@@ -55,16 +55,15 @@ class Keyring:
         self._remembered: OrderedDict[UUID, SubjectKey] = OrderedDict()
         self._remembered_max = remembered_max
 
-    def create(self, subject: UUID) -> bytes:
-        """A new person's key, wrapped for storage; `known` gives it from then on."""
+    def create(self, subject: UUID) -> tuple[SubjectKey, bytes]:
+        """A new person's key, and the same wrapped for storage; it is theirs only once that is stored."""
         key = self._entropy.token(KEY_BYTES)
-        self._remember(subject, SubjectKey(key, self._entropy))
-        return self.master.seal(key, subject.bytes)
+        return SubjectKey(key, self._entropy), self.master.seal(key, subject.bytes)
 
     def unwrap(self, subject: UUID, wrapped: bytes) -> SubjectKey:
         """A person's key as it was stored."""
         key = SubjectKey(self.master.open(wrapped, subject.bytes), self._entropy)
-        self._remember(subject, key)
+        self.remember(subject, key)
         return key
 
     def known(self, subject: UUID) -> SubjectKey | None:
@@ -78,7 +77,8 @@ class Keyring:
         """Drops a person's key from memory."""
         self._remembered.pop(subject, None)
 
-    def _remember(self, subject: UUID, key: SubjectKey) -> None:
+    def remember(self, subject: UUID, key: SubjectKey) -> None:
+        """Keeps a stored key in memory, in place of the one that was used longest ago."""
         self._remembered[subject] = key
         self._remembered.move_to_end(subject)
         if len(self._remembered) > self._remembered_max:

@@ -44,6 +44,16 @@ SNAPSHOT_AND_EVENTS = """
         (SELECT version FROM snapshots WHERE stream_id = %(stream)s AND fold = %(fold)s), 0)
     ORDER BY e.originator_version)
 """
+OLDEST_FIRST_EVENTS = """
+    SELECT notification_id, originator_id FROM events
+    WHERE merchant_id = %(merchant)s AND topic = %(topic)s AND originator_version = 1 AND notification_id > %(after)s
+    ORDER BY notification_id LIMIT %(limit)s
+"""
+NEWEST_FIRST_EVENTS = """
+    SELECT notification_id, originator_id FROM events
+    WHERE merchant_id = %(merchant)s AND topic = %(topic)s AND originator_version = 1 AND notification_id < %(after)s
+    ORDER BY notification_id DESC LIMIT %(limit)s
+"""
 SAVE_SNAPSHOT = """
     INSERT INTO snapshots (stream_id, merchant_id, subject_id, version, fold, state)
     VALUES (%s, %s, %s, %s, %s, %s)
@@ -127,8 +137,13 @@ class Log:
     # ---- reading --------------------------------------------------------------------------------------------
 
     async def load(self, aggregate: Aggregate[S, Any], stream: UUID, *, fresh: bool = False) -> Loaded[S] | None:
-        """The stream's state; from the cache unless `fresh`, and then as of now."""
+        """The stream's state; from the cache unless `fresh`, and then as of now.
+
+        None where there is no such stream, or where it is one of another kind.
+        """
         cached: Loaded[S] | None = self._cache.get(stream)
+        if cached is not None and cached.aggregate is not aggregate:
+            return None
         if cached is not None:
             self._cache.move_to_end(stream)
             if not fresh:
@@ -145,6 +160,8 @@ class Log:
                     rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
         for row in rows:
             loaded = self._fold(aggregate, loaded, row)
+            if loaded is None:
+                return None
         if loaded is not None:
             self.remember(loaded)
         return loaded
@@ -185,7 +202,8 @@ class Log:
     async def claims(self, merchant: UUID, kind: str, keys: Sequence[str]) -> dict[str, bytes]:
         """Those of the claims that are taken, with what took them."""
         rows = await self._rows(
-            "SELECT key, value FROM claims WHERE merchant_id = %(merchant)s AND kind = %(kind)s AND key = ANY(%(keys)s)",
+            "SELECT key, value FROM claims"
+            " WHERE merchant_id = %(merchant)s AND kind = %(kind)s AND key = ANY(%(keys)s)",
             {"merchant": merchant, "kind": kind, "keys": list(keys)},
         )
         return {key: bytes(value) for key, value in rows}
@@ -194,11 +212,8 @@ class Log:
         self, merchant: UUID, topic: str, after: int, limit: int, *, newest_first: bool = False
     ) -> list[tuple[int, UUID]]:
         """Streams of a merchant that began with that topic, with the position they began at, page by page."""
-        order = ("<", "DESC") if newest_first else (">", "ASC")
         rows = await self._rows(
-            "SELECT notification_id, originator_id FROM events"
-            " WHERE merchant_id = %(merchant)s AND topic = %(topic)s AND originator_version = 1"
-            f" AND notification_id {order[0]} %(after)s ORDER BY notification_id {order[1]} LIMIT %(limit)s",
+            NEWEST_FIRST_EVENTS if newest_first else OLDEST_FIRST_EVENTS,
             {"merchant": merchant, "topic": topic, "after": after, "limit": limit},
         )
         return [(int(position), stream) for position, stream in rows]
@@ -250,9 +265,11 @@ class Log:
 
     # ---- folding --------------------------------------------------------------------------------------------
 
-    def _fold(self, aggregate: Aggregate[S, Any], loaded: Loaded[S] | None, row: TupleRow) -> Loaded[S]:
+    def _fold(self, aggregate: Aggregate[S, Any], loaded: Loaded[S] | None, row: TupleRow) -> Loaded[S] | None:
         version, stored, position, subject, wrapped, _ = row
         read = decode(bytes(stored), self._key(subject, wrapped))
+        if not isinstance(read.event, aggregate.events):
+            return None
         if loaded is not None:
             return loaded.then(read.event, read.at, bytes(stored), position)
         return Loaded(

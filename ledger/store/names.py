@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 from uuid import UUID
 
 import msgspec
@@ -27,23 +27,27 @@ class Aggregate(Generic[S, E]):
         self,
         state: type[S],
         evolve: Callable[[S | None, E, Occurrence], S],
+        events: Any,
         subject: Callable[[S], UUID] | None = None,
     ) -> None:
         self.state = state
         self.evolve = evolve
+        self.events: tuple[type[msgspec.Struct], ...] = get_args(events)
         self.subject = subject
+        if not self.events:
+            self.events = (events,)
         # A snapshot is good for the code that folded it and no other.
         sources = inspect.getsource(sys.modules[evolve.__module__]) + inspect.getsource(lots)
         self.fold = hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 
-CARD = Aggregate(card.Card, card.evolve, lambda state: state.customer)
-CUSTOMER = Aggregate(customer.Customer, customer.evolve, lambda state: state.id)
-PROGRAM = Aggregate(program.Program, program.evolve)
-MERCHANT = Aggregate(merchant.Merchant, merchant.evolve)
-TERMINAL = Aggregate(terminal.Terminal, terminal.evolve)
-STAFF_PIN = Aggregate(staff_pin.StaffPin, staff_pin.evolve, lambda state: state.id)
-ACCOUNT = Aggregate(account.Account, account.evolve, lambda state: state.id)
+CARD = Aggregate(card.Card, card.evolve, card.Event, lambda state: state.customer)
+CUSTOMER = Aggregate(customer.Customer, customer.evolve, customer.Event, lambda state: state.id)
+PROGRAM = Aggregate(program.Program, program.evolve, program.Event)
+MERCHANT = Aggregate(merchant.Merchant, merchant.evolve, merchant.Event)
+TERMINAL = Aggregate(terminal.Terminal, terminal.evolve, terminal.Event)
+STAFF_PIN = Aggregate(staff_pin.StaffPin, staff_pin.evolve, staff_pin.Event, lambda state: state.id)
+ACCOUNT = Aggregate(account.Account, account.evolve, account.Event, lambda state: state.id)
 
 STORED: dict[type[msgspec.Struct], tuple[str, int]] = {
     merchant.MerchantCreated: ("merchant_created", 1),

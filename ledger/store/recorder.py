@@ -83,24 +83,13 @@ Outcome = Written | Stale | Taken
 
 def pack(batch: Sequence[Append]) -> list[list[Any]]:
     """The parameters of `APPEND` for a batch."""
-    events: list[tuple[Any, ...]] = []
-    claims: list[tuple[Any, ...]] = []
-    releases: list[tuple[Any, ...]] = []
-    subjects: list[tuple[Any, ...]] = []
-    guarded: list[tuple[int, int]] = []
     guards: dict[tuple[UUID, int], int] = {}
-    for command, append in enumerate(batch):
-        merchant = append.merchant
-        for stream, version, topic, state, subject in append.events:
-            events.append((command, stream, version, topic, state, merchant, subject))
-        for guard in append.guards.items():
-            guarded.append((command, guards.setdefault(guard, len(guards) + 1)))
-        for claim in append.claims:
-            claims.append((command, *claim))
-        for claim in append.releases:
-            releases.append((command, claim.merchant, claim.kind, claim.key))
-        for new in append.subjects:
-            subjects.append((command, new.subject, merchant, new.wrapped))
+    numbered = list(enumerate(batch))
+    events = [(n, e.stream, e.version, e.topic, e.state, a.merchant, e.subject) for n, a in numbered for e in a.events]
+    guarded = [(n, guards.setdefault(guard, len(guards) + 1)) for n, a in numbered for guard in a.guards.items()]
+    claims = [(n, *claim) for n, a in numbered for claim in a.claims]
+    releases = [(n, claim.merchant, claim.kind, claim.key) for n, a in numbered for claim in a.releases]
+    subjects = [(n, new.subject, a.merchant, new.wrapped) for n, a in numbered for new in a.subjects]
     return [
         *columns(events, 7),
         *columns(list(guards), 2),
@@ -127,10 +116,10 @@ def outcomes(batch: Sequence[Append], base: int, stale: list[int] | None, taken:
     result: list[Outcome] = []
     position = base
     for command, append in enumerate(batch):
-        if command in taken_by_command:
-            result.append(Taken(taken_by_command[command]))
-        elif command in stale_commands:
+        if command in stale_commands:
             result.append(Stale())
+        elif command in taken_by_command:
+            result.append(Taken(taken_by_command[command]))
         else:
             position += len(append.events)
             result.append(Written(position if append.events else None))

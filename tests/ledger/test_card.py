@@ -370,7 +370,11 @@ def test_stores_with_the_same_date_share_the_limit() -> None:
 
 def test_a_card_remembers_the_dates_beside_its_last_stamp_only() -> None:
     history = [stamped(number, day=DAY + timedelta(days=number)) for number in range(1, 5)]
-    assert [entry.day for entry in a_card(*history).state.recent_stamps] == [date(2026, 3, 5), date(2026, 3, 6)]
+    assert [entry.day for entry in a_card(*history).state.recent_stamps] == [
+        date(2026, 3, 4),
+        date(2026, 3, 5),
+        date(2026, 3, 6),
+    ]
 
 
 # ---- stamps: when the next is due -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ledger.settings import Settings
 
 
 @dataclass(frozen=True)
-class Services:
+class Parts:
     """The ledger and what stands beside it."""
 
     settings: Settings
