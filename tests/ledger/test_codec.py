@@ -383,10 +383,9 @@ async def test_without_the_key_a_card_still_counts_and_says_nothing_of_its_holde
 def test_a_wrapped_key_opens_for_its_owner_and_under_its_master_key_only() -> None:
     owner, entropy = uuid4(), SystemEntropy()
     keyring = Keyring(MASTER_KEY, entropy)
-    wrapped = keyring.create(owner)
-    known = keyring.known(owner)
-    assert known is not None
-    sealed = known.seal(b"secret", b"place")
+    key, wrapped = keyring.create(owner)
+    sealed = key.seal(b"secret", b"place")
+    assert keyring.known(owner) is None
     assert Keyring(MASTER_KEY, entropy).unwrap(owner, wrapped).open(sealed, b"place") == b"secret"
     with pytest.raises(SealBroken):
         Keyring(MASTER_KEY, entropy).unwrap(uuid4(), wrapped)
@@ -397,10 +396,10 @@ def test_a_wrapped_key_opens_for_its_owner_and_under_its_master_key_only() -> No
 def test_the_keys_used_last_are_the_ones_remembered() -> None:
     keyring = Keyring(MASTER_KEY, SystemEntropy(), remembered_max=2)
     first, second, third = uuid4(), uuid4(), uuid4()
-    keyring.create(first)
-    keyring.create(second)
+    keyring.remember(first, new_key())
+    keyring.remember(second, new_key())
     assert keyring.known(first) is not None
-    keyring.create(third)
+    keyring.remember(third, new_key())
     assert [keyring.known(subject) is not None for subject in (first, second, third)] == [True, False, True]
     keyring.forget(first)
     assert keyring.known(first) is None
