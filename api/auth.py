@@ -7,6 +7,7 @@ from uuid import UUID
 
 from litestar.connection import Request
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 
 from api.parts import Parts
 from api.tokens import Identity
@@ -22,7 +23,7 @@ MANAGERS = (Role.MANAGER,)
 Connection = Request[Any, Any, State]
 
 
-async def provide_caller(request: Connection, parts: Parts) -> Caller:
+async def provide_caller(request: Connection, parts: NamedDependency[Parts]) -> Caller:
     """The caller of a store-side route.
 
     Raises `invalid_credentials` without good credentials and `not_allowed` for a role that the route does not admit.

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from api.parts import Parts
 from ledger.actor import Caller
@@ -18,8 +18,8 @@ KEY = re.compile(r'"?([\x21\x23-\x7e](?:[\x20-\x7e]{0,253}[\x21\x23-\x7e])?)"?')
 
 IdempotencyKey = Annotated[
     str | None,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         description="New for each command, the same when it is sent again. Required where a balance moves.",
     ),
 ]

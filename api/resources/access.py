@@ -5,7 +5,8 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Response, get, post
-from litestar.params import Body
+from litestar.di import NamedDependency
+from litestar.params import Body, FromPath, FromQuery
 
 from api.auth import Connection, bearer
 from api.commands import answered, positioned
@@ -25,7 +26,7 @@ from schemas.cards import Card
 
 
 @post("/api/v1/auth/token", status_code=200, responses=answers(Token), summary="Sign in", tags=["access"], security=[])
-async def token(data: Annotated[TokenRequest, Body()], parts: Parts) -> Token:
+async def token(data: Annotated[TokenRequest, Body()], parts: NamedDependency[Parts]) -> Token:
     """A token for an account's e-mail address and password."""
     secrecy = parts.ledger.secrecy
     stream = account_stream(secrecy, data.email)
@@ -48,7 +49,10 @@ async def token(data: Annotated[TokenRequest, Body()], parts: Parts) -> Token:
     tags=["storefront"],
 )
 async def own_card(
-    request: Connection, parts: Parts, link: str | None = None, loyalty_position: Position = None
+    request: Connection,
+    parts: NamedDependency[Parts],
+    link: FromQuery[str | None] = None,
+    loyalty_position: Position = None,
 ) -> Response[bytes]:
     """The card of the customer whose token or card link this is."""
     audience = "api" if link is None else "card_link"
@@ -73,7 +77,7 @@ async def live() -> Health:
 
 
 @get("/health/ready", summary="Ready", tags=["operation"], security=[])
-async def ready(parts: Parts) -> Response[Health]:
+async def ready(parts: NamedDependency[Parts]) -> Response[Health]:
     """Whether this process can do its work: whether the log answers."""
     try:
         await parts.ledger.log.head()
@@ -83,7 +87,7 @@ async def ready(parts: Parts) -> Response[Health]:
 
 
 @get("/problems/{code:str}", media_type="text/html", summary="What a problem means", tags=["operation"], security=[])
-async def problem_page(code: str) -> Response[str]:
+async def problem_page(code: FromPath[str]) -> Response[str]:
     """The page that a problem's `type` leads to."""
     kind = KINDS.get(code)
     if kind is None:

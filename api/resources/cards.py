@@ -4,7 +4,8 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Response, get, post
-from litestar.params import Body, Parameter
+from litestar.di import NamedDependency
+from litestar.params import Body, FromPath, HeaderParameter, QueryParameter
 
 from api.auth import STORE_SIDE
 from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
@@ -23,9 +24,10 @@ ROLES = {"roles": STORE_SIDE}
 BEGINNING_OF_NEWEST = 2**62
 
 Position = Annotated[
-    str | None, Parameter(header="Loyalty-Position", description="Position that the answer must reflect at least.")
+    str | None, HeaderParameter(name="Loyalty-Position", description="Position that the answer must reflect at least.")
 ]
-Limit = Annotated[int, Parameter(ge=1, le=200, description="How many at the most.")]
+Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=200, description="How many at the most.")]
 
 
 def enrolled(result: Result) -> Card:
@@ -36,8 +38,8 @@ def enrolled(result: Result) -> Card:
 @post("/cards/enroll", status_code=201, opt=ROLES, responses=answers(Card, created=True), summary="Enrol a customer")
 async def enroll(
     data: Annotated[EnrolRequest, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Gives a customer a card (201), or answers the one they have (200)."""
@@ -56,7 +58,10 @@ async def enroll(
 
 @post("/cards/lookup", status_code=200, opt=ROLES, responses=answers(Card), summary="Find a card")
 async def lookup(
-    data: Annotated[LookupRequest, Body()], parts: Parts, caller: Caller, loyalty_position: Position = None
+    data: Annotated[LookupRequest, Body()],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    loyalty_position: Position = None,
 ) -> Response[bytes]:
     """The card with that QR token, number or id."""
     position = await positioned(parts, loyalty_position)
@@ -65,7 +70,12 @@ async def lookup(
 
 
 @get("/cards/{card_id:uuid}", opt=ROLES, responses=answers(Card), summary="A card")
-async def card_by_id(card_id: UUID, parts: Parts, caller: Caller, loyalty_position: Position = None) -> Response[bytes]:
+async def card_by_id(
+    card_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    loyalty_position: Position = None,
+) -> Response[bytes]:
     """The card as it stands now."""
     position = await positioned(parts, loyalty_position)
     return answered(await found(parts, caller, card_id), position)
@@ -73,9 +83,9 @@ async def card_by_id(card_id: UUID, parts: Parts, caller: Caller, loyalty_positi
 
 @get("/cards", opt=ROLES, responses=answers(CardPage), summary="Cards, newest first")
 async def card_page(
-    parts: Parts,
-    caller: Caller,
-    cursor: str | None = None,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    cursor: Cursor = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
 ) -> Response[bytes]:
@@ -94,10 +104,10 @@ async def card_page(
     summary="A card's transactions, newest first",
 )
 async def card_transactions(
-    card_id: UUID,
-    parts: Parts,
-    caller: Caller,
-    cursor: str | None = None,
+    card_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    cursor: Cursor = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
 ) -> Response[bytes]:

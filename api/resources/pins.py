@@ -5,13 +5,14 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, delete, get, patch, post
-from litestar.params import Body
+from litestar.di import NamedDependency
+from litestar.params import Body, FromPath
 
 from api.auth import MANAGERS, STORE_SIDE
 from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
 from api.documented import answers
 from api.parts import Parts
-from api.resources.cards import Limit, Position
+from api.resources.cards import Cursor, Limit, Position
 from ledger.actor import Caller
 from ledger.commands import ChangePin, CreatePin, OnPin, StaffEntry, VerifyPin
 from ledger.handle import Result
@@ -27,9 +28,9 @@ def shown(result: Result) -> StaffPin:
 
 @get("/pins", opt={"roles": MANAGERS}, responses=answers(StaffPinPage), summary="Staff PINs, oldest first")
 async def pin_page(
-    parts: Parts,
-    caller: Caller,
-    cursor: str | None = None,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    cursor: Cursor = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
 ) -> Response[bytes]:
@@ -44,8 +45,8 @@ async def pin_page(
 )
 async def create_pin(
     data: Annotated[PinRequest, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Gives a staff member a PIN that no other active one of the merchant equals."""
@@ -56,10 +57,10 @@ async def create_pin(
 
 @patch("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="Change a PIN")
 async def change_pin(
-    pin_id: UUID,
+    pin_id: FromPath[UUID],
     data: Annotated[PinChange, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Changes what is given: name, digits, role, store."""
@@ -82,7 +83,10 @@ async def change_pin(
     summary="Deactivate a PIN",
 )
 async def deactivate_pin(
-    pin_id: UUID, parts: Parts, caller: Caller, idempotency_key: IdempotencyKey = None
+    pin_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Ends a PIN; its digits are free for somebody else, its history stays."""
     key = key_from(idempotency_key, required=False)
@@ -97,7 +101,10 @@ async def deactivate_pin(
     summary="Unlock a PIN",
 )
 async def unlock_pin(
-    pin_id: UUID, parts: Parts, caller: Caller, idempotency_key: IdempotencyKey = None
+    pin_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Lets a PIN be tried again before its lock is over."""
     key = key_from(idempotency_key, required=False)
@@ -105,7 +112,9 @@ async def unlock_pin(
 
 
 @post("/pins/verify", status_code=200, opt={"roles": STORE_SIDE}, responses=answers(StaffPin), summary="Verify a PIN")
-async def verify_pin(data: Annotated[VerifyRequest, Body()], parts: Parts, caller: Caller) -> Response[bytes]:
+async def verify_pin(
+    data: Annotated[VerifyRequest, Body()], parts: NamedDependency[Parts], caller: NamedDependency[Caller]
+) -> Response[bytes]:
     """Whose PIN this is; a wrong one counts as it does with a command."""
     staff = StaffEntry(staff_id=data.staff_id, staff_pin=data.staff_pin)
     return await send(parts, caller, VerifyPin(staff), shown)

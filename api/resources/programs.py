@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get, patch, post
+from litestar.di import NamedDependency
 from litestar.params import Body
 
 from api.auth import MANAGERS, STORE_SIDE
@@ -74,7 +75,9 @@ def shown(result: Result) -> Program:
 
 
 @get("/program", opt={"roles": STORE_SIDE}, responses=answers(Program), summary="The program")
-async def program(parts: Parts, caller: Caller, loyalty_position: Position = None) -> Response[bytes]:
+async def program(
+    parts: NamedDependency[Parts], caller: NamedDependency[Caller], loyalty_position: Position = None
+) -> Response[bytes]:
     """The program as it stands now."""
     position = await positioned(parts, loyalty_position)
     found = await programs.find(parts.ledger.log, program_stream(caller.merchant_id))
@@ -92,8 +95,8 @@ async def program(parts: Parts, caller: Caller, loyalty_position: Position = Non
 )
 async def create_program(
     data: Annotated[ProgramRequest, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Gives the merchant its one program."""
@@ -108,8 +111,8 @@ async def create_program(
 @patch("/program", opt={"roles": MANAGERS}, responses=answers(Program), summary="Change the program")
 async def change_program(
     data: Annotated[ProgramChange, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Changes what is given; the new version counts from the next command on."""

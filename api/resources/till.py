@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, post
+from litestar.di import NamedDependency
 from litestar.params import Body
 
 from api.auth import STORE_SIDE
@@ -97,8 +98,8 @@ def points_redeemed(result: Result) -> till.PointsRedeemedAnswer:
 @post("/stamp", status_code=200, opt=ROLES, responses=answers(till.StampAnswer), summary="Add a stamp")
 async def add_stamp(
     data: Annotated[till.StampRequest, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Adds one stamp to a card."""
@@ -115,8 +116,8 @@ async def add_stamp(
 )
 async def redeem_stamps(
     data: Annotated[till.StampRequest, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Takes the target's stamps for the reward; what is over stays."""
@@ -127,8 +128,8 @@ async def redeem_stamps(
 @post("/points", status_code=200, opt=ROLES, responses=answers(till.PointsAnswer), summary="Earn points")
 async def earn_points(
     data: Annotated[till.PointsRequest, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Records a purchase and the points it earns, rounded down."""
@@ -146,8 +147,8 @@ async def earn_points(
 )
 async def redeem_points(
     data: Annotated[till.RedeemRequest, Body()],
-    parts: Parts,
-    caller: Caller,
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Spends points on a reward of the program; the balance never goes below zero."""
