@@ -9,13 +9,14 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, Reference, SecurityScheme
 from litestar.static_files import create_static_files_router
 
 from api import problems
 from api.auth import provide_caller
-from api.limits import BodyTimeLimit, JsonRequest
+from api.commands import provide_key
+from api.documented import OpenApiJson
+from api.limits import JsonRequest
 from api.parts import Parts
 from api.resources import access, cards, pins, programs, till
 from api.tokens import Tokens
@@ -62,7 +63,7 @@ def create_app(parts: Parts) -> Litestar:
     store_side = Router(
         "/api/v1/store/loyalty",
         route_handlers=[*till.HANDLERS, *cards.HANDLERS, *programs.HANDLERS, *pins.HANDLERS],
-        dependencies={"caller": Provide(provide_caller)},
+        dependencies={"caller": Provide(provide_caller), "key": Provide(provide_key)},
         tags=["store"],
     )
     return Litestar(
@@ -81,24 +82,30 @@ def create_app(parts: Parts) -> Litestar:
         },
         lifespan=[open_log],
         request_class=JsonRequest,
-        middleware=[BodyTimeLimit(parts.settings.body_seconds_max)],
-        request_max_body_size=parts.settings.body_bytes_max,
+        request_max_body_size=None,
+        logging_config=None,
         openapi_config=openapi(),
-        state=State({"base_url": parts.base_url}),
+        state=State({"base_url": parts.base_url, "settings": parts.settings}),
         debug=False,
     )
 
 
 def openapi() -> OpenAPIConfig:
     """The document at /schema/openapi.json."""
-    scheme = SecurityScheme(type="http", scheme="bearer", description="A terminal key or an access token")
+    schemes: dict[str, SecurityScheme | Reference] = {
+        "bearer": SecurityScheme(type="http", scheme="bearer", description="A terminal key or an access token"),
+        "card_link": SecurityScheme(
+            type="apiKey", name="link", security_scheme_in="query", description="A customer's card link"
+        ),
+    }
     return OpenAPIConfig(
         title="Loyalty Ledger",
         version="1",
         path="/schema",
-        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
-        components=Components(security_schemes={"bearer": scheme}),
-        security=[{"bearer": []}],
+        render_plugins=[OpenApiJson(path="/openapi.json")],
+        components=Components(security_schemes=schemes),
+        operation_id_creator=lambda handler, _method, _path: handler.handler_name,
+        use_handler_docstrings=True,
     )
 
 

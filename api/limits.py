@@ -1,4 +1,4 @@
-"""Bodies that are too slow, too deep or no text: litestar bounds their size, this the rest."""
+"""Bodies as they are taken: bounded in size and in time, and JSON or refused."""
 
 import asyncio
 from typing import Any
@@ -6,55 +6,40 @@ from typing import Any
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
-from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ledger.errors import Rejected
 
 
-class BodyTooSlow(HTTPException):
-    """The body did not arrive within the time that bodies are given."""
-
-    status_code = 408
-
-
 class JsonRequest(Request[Any, Any, State]):
-    """A request whose body is JSON or refused: the decoder's own errors differ by what is wrong with the bytes."""
+    """A request whose body is read whole, within the limits of the settings, however it is cut into pieces."""
+
+    async def body(self) -> bytes:
+        """The body; raises `body_too_large`, or `body_timeout` where it does not arrive in time."""
+        if self._body is not msgspec.UNSET and isinstance(self._body, bytes):
+            return self._body
+        settings = self.app.state.settings
+        try:
+            async with asyncio.timeout(settings.body_seconds_max):
+                self._body = await self._read(settings.body_bytes_max)
+        except TimeoutError:
+            raise Rejected("body_timeout") from None
+        return self._body
+
+    async def _read(self, bytes_max: int) -> bytes:
+        body = b""
+        while True:
+            message: Any = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Rejected("body_timeout")
+            body += message["body"]
+            if len(body) > bytes_max:
+                raise Rejected("body_too_large", bytes_max=bytes_max)
+            if not message["more_body"]:
+                return body
 
     async def json(self) -> Any:
         """The body, decoded; raises `invalid_json` for bytes that are no UTF-8, no JSON, or nested too deeply."""
-        body = await self.body()
         try:
-            return msgspec.json.decode(body)
+            return msgspec.json.decode(await self.body())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Rejected("invalid_json") from None
-
-
-class BodyTimeLimit(ASGIMiddleware):
-    """Gives a request's body a time to arrive in, all of it, however it is cut into pieces."""
-
-    def __init__(self, seconds_max: float) -> None:
-        self._seconds_max = seconds_max
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Counts from the first read to the last piece; later reads wait for the client to leave, without limit."""
-        deadline: float | None = None
-        complete = False
-
-        async def receive_in_time() -> Any:
-            nonlocal deadline, complete
-            if complete:
-                return await receive()
-            loop = asyncio.get_running_loop()
-            if deadline is None:
-                deadline = loop.time() + self._seconds_max
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise BodyTooSlow from None
-            complete = not message.get("more_body", False)
-            return message
-
-        await next_app(scope, receive_in_time, send)

@@ -3,7 +3,9 @@
 A code means one thing for good. `type` resolves to the page that explains it.
 """
 
+import logging
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from ledger.errors import Rejected, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+LOG = logging.getLogger("loyalty")
 
 
 class Kind(NamedTuple):
@@ -164,8 +167,12 @@ def parameters_at_fault(extra: Any) -> str:
 
 
 def on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Anything else is a defect of this service: logged in full, told to nobody."""
-    request.app.logger.error("defect", exc_info=error) if request.app.logger else None
+    """Anything else is a defect of this service: told to nobody, logged by where it happened.
+
+    The exception's own text stays out of the log, as it may quote what was sent.
+    """
+    where = "".join(traceback.format_tb(error.__traceback__))
+    LOG.error("defect in %s: %s\n%s", request.url.path, type(error).__qualname__, where)
     return problem("internal_error", base_url_of(request))
 
 

@@ -21,7 +21,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
 
 
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
+class Caller(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Whoever sent a command, as the door made them out.
 
     `id` is the stream of the terminal, account or customer; `store_id` is where the command takes effect.
@@ -38,7 +38,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     user_agent: str | None = None
 
 
-class Actor(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Actor(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """The cause of an event as it is recorded with it."""
 
     role: Role
@@ -47,7 +47,7 @@ class Actor(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     staff_id: UUID | None = None
 
 
-class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
+class Occurrence(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Where an event stands and what brought it about.
 
     `occurred_at` is the time at the till, `recorded_at` the time in the ledger; neither orders anything.

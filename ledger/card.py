@@ -19,7 +19,7 @@ DATES_APART_MAX = 2
 # ---- commands -------------------------------------------------------------------------------------------------
 
 
-class Enrol(msgspec.Struct, frozen=True, kw_only=True):
+class Enrol(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Opens a card for a customer; the number and the QR token come in, unused by any other card."""
 
     customer: UUID
@@ -28,22 +28,22 @@ class Enrol(msgspec.Struct, frozen=True, kw_only=True):
     qr_code: str
 
 
-class AddStamp(msgspec.Struct, frozen=True):
+class AddStamp(msgspec.Struct, gc=False, frozen=True):
     """Adds one stamp."""
 
 
-class RedeemStamps(msgspec.Struct, frozen=True):
+class RedeemStamps(msgspec.Struct, gc=False, frozen=True):
     """Takes the stamps of one reward."""
 
 
-class EarnPoints(msgspec.Struct, frozen=True):
+class EarnPoints(msgspec.Struct, gc=False, frozen=True):
     """Adds the points of a purchase."""
 
     purchase_amount_cents: int
     order_reference: str | None
 
 
-class RedeemPoints(msgspec.Struct, frozen=True):
+class RedeemPoints(msgspec.Struct, gc=False, frozen=True):
     """Spends points on a reward of the program."""
 
     reward_id: str
@@ -52,7 +52,7 @@ class RedeemPoints(msgspec.Struct, frozen=True):
 Command = Enrol | AddStamp | RedeemStamps | EarnPoints | RedeemPoints
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What a decision about a card rests on besides the card.
 
     `now` is when it happens at the till; `day` is that instant's date in the store's time zone, and `day_ends_at`
@@ -71,14 +71,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 # ---- events ---------------------------------------------------------------------------------------------------
 
 
-class CardHolder(msgspec.Struct, frozen=True):
+class CardHolder(msgspec.Struct, gc=False, frozen=True):
     """What ties a card to a person, sealed as stored: the merchant's reference and the token a scanner reads."""
 
     customer_id: str
     qr_code: str
 
 
-class CardEnrolled(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class CardEnrolled(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """A customer was given a card. `private` is None once the person was erased."""
 
     customer: UUID
@@ -90,7 +90,7 @@ class CardEnrolled(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     private: CardHolder | None = None
 
 
-class WelcomeBonusGranted(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class WelcomeBonusGranted(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """A new card was given points to begin with."""
 
     points: int
@@ -100,7 +100,7 @@ class WelcomeBonusGranted(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     points_balance: int
 
 
-class StampAdded(msgspec.Struct, frozen=True, kw_only=True):
+class StampAdded(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A stamp was added; `day` is the store's own date, `stamps_today` counts this one too."""
 
     stamps: int
@@ -112,7 +112,7 @@ class StampAdded(msgspec.Struct, frozen=True, kw_only=True):
     points_balance: int
 
 
-class StampsRedeemed(msgspec.Struct, frozen=True, kw_only=True):
+class StampsRedeemed(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Stamps were exchanged for the program's reward."""
 
     stamps: int
@@ -122,7 +122,7 @@ class StampsRedeemed(msgspec.Struct, frozen=True, kw_only=True):
     points_balance: int
 
 
-class PointsEarned(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class PointsEarned(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """A purchase earned points, which form a lot of their own."""
 
     points: int
@@ -134,7 +134,7 @@ class PointsEarned(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     points_balance: int
 
 
-class PointsRedeemed(msgspec.Struct, frozen=True, kw_only=True):
+class PointsRedeemed(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Points were spent on a reward, out of these lots."""
 
     points: int
@@ -160,14 +160,14 @@ class CardStatus(StrEnum):
     ERASED = "erased"
 
 
-class DayStamps(msgspec.Struct, frozen=True):
+class DayStamps(msgspec.Struct, gc=False, frozen=True):
     """How many stamps a card was given on one date of a store."""
 
     day: date
     stamps: int
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True):
+class Card(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The card as it stands. `customer_id` and `qr_code` are None once the person was erased."""
 
     id: UUID
@@ -430,7 +430,7 @@ def next_stamp_available_at(card: Card, facts: Facts) -> datetime | None:
     return due if due is not None and due > facts.now else None
 
 
-class NextExpiry(msgspec.Struct, frozen=True):
+class NextExpiry(msgspec.Struct, gc=False, frozen=True):
     """What the next expiry would take, and when, if nothing happened before it."""
 
     points: int

@@ -8,7 +8,7 @@ from ledger import card, merchant, program, staff_pin, terminal
 from ledger.actor import Role
 
 
-class WhichCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class WhichCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """A card by exactly one of its names."""
 
     card_id: UUID | None = None
@@ -16,14 +16,14 @@ class WhichCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     card_number: str | None = None
 
 
-class StaffEntry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class StaffEntry(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """What was typed at the PIN pad, and for whom if the till knows."""
 
     staff_id: UUID | None = None
     staff_pin: str | None = None
 
 
-class EnrolCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class EnrolCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """Give a customer a card, or find the one they have; without a reference one is made up."""
 
     customer_id: str | None = None
@@ -33,7 +33,7 @@ class EnrolCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     locale: str | None = None
 
 
-class OnCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class OnCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """Do something with a card."""
 
     which: WhichCard
@@ -41,13 +41,13 @@ class OnCard(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     command: card.AddStamp | card.RedeemStamps | card.EarnPoints | card.RedeemPoints
 
 
-class OnProgram(msgspec.Struct, frozen=True):
+class OnProgram(msgspec.Struct, gc=False, frozen=True):
     """Create or change the merchant's program."""
 
     command: program.CreateProgram | program.ChangeProgram
 
 
-class CreatePin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class CreatePin(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """Give a staff member a PIN of 4 to 8 digits."""
 
     name: str
@@ -56,7 +56,7 @@ class CreatePin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     store_id: UUID | None = None
 
 
-class ChangePin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class ChangePin(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """Change what is given of a staff member's PIN."""
 
     staff_id: UUID
@@ -67,20 +67,20 @@ class ChangePin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     store_id: UUID | None = None
 
 
-class OnPin(msgspec.Struct, frozen=True):
+class OnPin(msgspec.Struct, gc=False, frozen=True):
     """Deactivate or unlock a PIN."""
 
     staff_id: UUID
     command: staff_pin.DeactivateStaffPin | staff_pin.UnlockStaffPin
 
 
-class VerifyPin(msgspec.Struct, frozen=True):
+class VerifyPin(msgspec.Struct, gc=False, frozen=True):
     """Find out whose PIN was typed; a wrong one counts as anywhere else."""
 
     staff: StaffEntry
 
 
-class OpenMerchant(msgspec.Struct, frozen=True, kw_only=True):
+class OpenMerchant(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Open a tenant."""
 
     name: str
@@ -88,13 +88,13 @@ class OpenMerchant(msgspec.Struct, frozen=True, kw_only=True):
     settings: merchant.MerchantSettings
 
 
-class OnMerchant(msgspec.Struct, frozen=True):
+class OnMerchant(msgspec.Struct, gc=False, frozen=True):
     """Change a merchant's settings."""
 
     command: merchant.ChangeSettings
 
 
-class OpenStore(msgspec.Struct, frozen=True, kw_only=True):
+class OpenStore(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Open a store under a code that nobody on the platform has."""
 
     code: str
@@ -104,27 +104,27 @@ class OpenStore(msgspec.Struct, frozen=True, kw_only=True):
     locale: str
 
 
-class OpenTerminal(msgspec.Struct, frozen=True):
+class OpenTerminal(msgspec.Struct, gc=False, frozen=True):
     """Take a till into service; its key is in the result, this once."""
 
     store_id: UUID
     name: str
 
 
-class RotateKey(msgspec.Struct, frozen=True):
+class RotateKey(msgspec.Struct, gc=False, frozen=True):
     """Give a till another key; it is in the result, this once."""
 
     terminal_id: UUID
 
 
-class OnTerminal(msgspec.Struct, frozen=True):
+class OnTerminal(msgspec.Struct, gc=False, frozen=True):
     """Revoke or unlock a till."""
 
     terminal_id: UUID
     command: terminal.RevokeTerminal | terminal.UnlockTerminal
 
 
-class OpenAccount(msgspec.Struct, frozen=True, kw_only=True):
+class OpenAccount(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Open an account under an e-mail address that nobody on the platform has."""
 
     email: str

@@ -25,7 +25,7 @@ from ledger.view import ClaimOn, Decision, Holder, View, holder_of, value_of
 ATTEMPTS_MAX = 100
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What a command came to: the main stream after it, and the events it made there, with their versions.
 
     `facts` are what a decision about a card rested on; `secret` is a new terminal key, given this once.
@@ -38,7 +38,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     created: bool
 
 
-class Handled(msgspec.Struct, frozen=True, kw_only=True):
+class Handled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A command that is in the log for good. `answer` is the first one given, byte for byte, where it was replayed."""
 
     position: int
@@ -51,7 +51,7 @@ class Handled(msgspec.Struct, frozen=True, kw_only=True):
 Answer = Callable[[Result], bytes]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One command on its way through the door."""
 
     command: Command
@@ -61,8 +61,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     answer: Answer | None
     occurred_at: datetime | None
 
+    @property
+    def name(self) -> str:
+        """The key within its caller: two callers may use the same one."""
+        return f"{self.caller.role}:{self.caller.id}:{self.key}"
 
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+
+class Prepared(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A decision with its events encoded: what the log is asked to take, and what is then so."""
 
     append: Append
@@ -277,14 +282,14 @@ class Ledger:
         merchant = request.caller.merchant_id
         main = result.main
         claims = []
+        name = request.name if request.key else None
         for claim in decision.claims:
-            under = idempotency_name(request) if request.key and claim.kind == "order" else None
+            under = name if claim.kind == "order" else None
             holder = Holder(stream=main.stream, version=main.version, digest=claim.digest, answered_under=under)
             claims.append(Claim(merchant, claim.kind, claim.key, value_of(holder)))
-        if request.key:
+        if name is not None:
             subject, key = await self._owner(main.aggregate, main.state, new_keys)
-            place = idempotency_name(request).encode()
-            sealed = (key or self._keyring.master).seal(answer, place) if answer is not None else None
+            sealed = (key or self._keyring.master).seal(answer, name.encode()) if answer is not None else None
             holder = Holder(
                 stream=main.stream,
                 version=main.version,
@@ -293,7 +298,7 @@ class Ledger:
                 answer=sealed,
                 created=decision.created,
             )
-            claims.append(Claim(merchant, "idempotency", idempotency_name(request), value_of(holder)))
+            claims.append(Claim(merchant, "idempotency", name, value_of(holder)))
         return tuple(claims)
 
     async def _reserve(self, merchant: UUID, wanted: ClaimOn) -> None:
@@ -327,7 +332,7 @@ class Ledger:
     async def _earlier(self, request: Request, view: View) -> Handled | None:
         """What the same request was answered before: under its key, or for its order under another."""
         if request.key is not None:
-            value = await self.log.claim(request.caller.merchant_id, "idempotency", idempotency_name(request))
+            value = await self.log.claim(request.caller.merchant_id, "idempotency", request.name)
             if value is not None:
                 return await self._replay(request, holder_of(value))
         for wanted in view.wanted:
@@ -340,7 +345,7 @@ class Ledger:
         """The first answer, byte for byte; `idempotency_key_reused` if that was to another body."""
         if holder.digest != request.digest:
             raise Rejected("idempotency_key_reused")
-        name = idempotency_name(request)
+        name = request.name
         if holder.answered_under is not None:
             name = holder.answered_under
             value = await self.log.claim(request.caller.merchant_id, "idempotency", name)
@@ -374,7 +379,7 @@ class Ledger:
         handled = await self._first_answer(holder_of(stored), first.answered_under)
         if request.key is not None:
             pointer = msgspec.structs.replace(first, digest=request.digest)
-            claim = Claim(merchant, "idempotency", idempotency_name(request), value_of(pointer))
+            claim = Claim(merchant, "idempotency", request.name, value_of(pointer))
             await self.log.append(Append(merchant=merchant, claims=(claim,)))
         return handled
 
@@ -389,11 +394,6 @@ class Ledger:
 def transaction_id(stream: UUID, version: int) -> str:
     """A transaction's public name: where its event stands."""
     return f"{stream}-{version}"
-
-
-def idempotency_name(request: Request) -> str:
-    """A key within its caller: two callers may use the same one."""
-    return f"{request.caller.role}:{request.caller.id}:{request.key}"
 
 
 def origin_of(caller: Caller) -> Origin | None:

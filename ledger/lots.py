@@ -7,7 +7,7 @@ import msgspec
 from ledger.program import ExpiryPolicy, Rules
 
 
-class Lot(msgspec.Struct, frozen=True):
+class Lot(msgspec.Struct, gc=False, frozen=True):
     """What is left of one earning; `lot` is the version of the event that earned it."""
 
     lot: int
@@ -15,7 +15,7 @@ class Lot(msgspec.Struct, frozen=True):
     expires_at: datetime | None
 
 
-class LotPart(msgspec.Struct, frozen=True):
+class LotPart(msgspec.Struct, gc=False, frozen=True):
     """Points taken from one lot; `lot` is the version of the event that earned it."""
 
     lot: int

@@ -6,7 +6,6 @@ verification is remembered for a few minutes, in this process's memory, under a 
 """
 
 import asyncio
-import base64
 import hashlib
 import hmac
 from collections import OrderedDict
@@ -41,12 +40,12 @@ class Secrecy:
 
     def blind(self, purpose: str, merchant: UUID, text: str) -> str:
         """A name for something secret or personal that only holders of the pepper can make again."""
-        return base64.urlsafe_b64encode(self.blind_bytes(purpose, merchant, text)).decode().rstrip("=")
+        return self.blind_bytes(purpose, merchant, text).hex()
 
     def blind_bytes(self, purpose: str, merchant: UUID, text: str) -> bytes:
-        """The same as bytes: HMAC-SHA256 (RFC 2104)."""
-        message = b"\0".join((purpose.encode(), merchant.bytes, text.encode()))
-        return hmac.digest(self._pepper, message, "sha256")
+        """The same as bytes: HMAC-SHA256 (RFC 2104), of which 160 bits are kept (section 5)."""
+        message = f"{purpose}\0{merchant.hex}\0{text}".encode()
+        return hmac.digest(self._pepper, message, "sha256")[:20]
 
     def fingerprint(self, merchant: UUID, pin: str) -> str:
         """What stands for a PIN in the ledger."""

@@ -59,7 +59,7 @@ class View:
         return holder_of(value) if value is not None else None
 
 
-class Holder(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Holder(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """What a claim's value tells later comers: the event that took it, and the answer that was given then.
 
     `digest` is of what was asked; `answer` is sealed for `subject` or, without one, by the master key;
@@ -89,7 +89,7 @@ def value_of(holder: Holder) -> bytes:
     return _encoder.encode(holder)
 
 
-class ClaimOn(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimOn(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A claim that a decision makes for its main stream; `digest` tells a repetition from a collision."""
 
     kind: str
@@ -97,7 +97,7 @@ class ClaimOn(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Events for one stream, in order."""
 
     aggregate: Any
@@ -105,7 +105,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     events: Sequence[Any]
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What is to be written, and of which stream the answer tells.
 
     A `refusal` beside changes means: write them (a wrong PIN is an event), then refuse.

@@ -22,21 +22,21 @@ NO_PREVIOUS_HASH = "0" * 64
 NOTHING = msgspec.Raw(b"")
 
 
-class Origin(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Origin(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """The address and program a command came from; kept only where the merchant's settings say so."""
 
     ip_address: str | None = None
     user_agent: str | None = None
 
 
-class Secret(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Secret(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """What of an event is personal, as it is sealed."""
 
     private: msgspec.Raw = NOTHING
     origin: Origin | None = None
 
 
-class Envelope(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Envelope(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """An event as it is stored."""
 
     name: str
@@ -58,7 +58,7 @@ class StoredEnvelope(Envelope, frozen=True, omit_defaults=True, kw_only=True):
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class Read(msgspec.Struct, frozen=True, kw_only=True):
+class Read(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """An event as it was read back."""
 
     event: Any

@@ -63,7 +63,7 @@ SAVE_SNAPSHOT = """
 """
 
 
-class Loaded(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
+class Loaded(msgspec.Struct, Generic[S], gc=False, frozen=True, kw_only=True):
     """A stream folded up to `version`; `position` is the log position of that last event."""
 
     aggregate: Aggregate[S, Any]
@@ -89,7 +89,7 @@ class Loaded(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
         )
 
 
-class SnapshotBody(msgspec.Struct, frozen=True):
+class SnapshotBody(msgspec.Struct, gc=False, frozen=True):
     """What a snapshot row holds, sealed where the stream holds personal data."""
 
     state: msgspec.Raw

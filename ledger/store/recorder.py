@@ -47,7 +47,7 @@ class NewSubject(NamedTuple):
     wrapped: bytes
 
 
-class Append(msgspec.Struct, frozen=True, kw_only=True):
+class Append(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What one command writes, whole or not at all.
 
     `guards` holds every stream that was read, those written to included, with the version it was read at: a later
