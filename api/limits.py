@@ -15,7 +15,7 @@ class JsonRequest(Request[Any, Any, State]):
 
     async def body(self) -> bytes:
         """The body; raises `body_too_large`, or `body_timeout` where it does not arrive in time."""
-        if self._body is not msgspec.UNSET and isinstance(self._body, bytes):
+        if isinstance(self._body, bytes):
             return self._body
         settings = self.app.state.settings
         try:
@@ -31,10 +31,10 @@ class JsonRequest(Request[Any, Any, State]):
             message: Any = await self.receive()
             if message["type"] == "http.disconnect":
                 raise Rejected("body_timeout")
-            body += message["body"]
+            body += message.get("body", b"")
             if len(body) > bytes_max:
                 raise Rejected("body_too_large", bytes_max=bytes_max)
-            if not message["more_body"]:
+            if not message.get("more_body", False):
                 return body
 
     async def json(self) -> Any:
