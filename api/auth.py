@@ -2,12 +2,13 @@
 
 import hmac
 import re
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar.connection import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
+from litestar.params import HeaderParameter
 
 from api.parts import Parts
 from api.tokens import Identity
@@ -21,9 +22,16 @@ STORE_SIDE = (Role.TERMINAL, Role.MANAGER)
 MANAGERS = (Role.MANAGER,)
 
 Connection = Request[Any, Any, State]
+StoreCode = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Loyalty-Store",
+        description="Code of the store, with an account of a merchant that has several; terminals have one.",
+    ),
+]
 
 
-async def provide_caller(request: Connection, parts: NamedDependency[Parts]) -> Caller:
+async def provide_caller(request: Connection, parts: NamedDependency[Parts], loyalty_store: StoreCode = None) -> Caller:
     """The caller of a store-side route.
 
     Raises `invalid_credentials` without good credentials and `not_allowed` for a role that the route does not admit.
@@ -34,7 +42,7 @@ async def provide_caller(request: Connection, parts: NamedDependency[Parts]) -> 
     caller = (
         await terminal_caller(request, parts, UUID(match[1]), match[2], fresh=fresh)
         if match
-        else await account_caller(request, parts, token, fresh=fresh)
+        else await account_caller(request, parts, token, loyalty_store, fresh=fresh)
     )
     if caller.role not in request.route_handler.opt["roles"]:
         raise Rejected("not_allowed")
@@ -74,8 +82,10 @@ def knows(digests: tuple[str, ...], digest: str) -> bool:
     return sum(hmac.compare_digest(known, digest) for known in digests) > 0
 
 
-async def account_caller(request: Connection, parts: Parts, token: str, *, fresh: bool) -> Caller:
-    """The account behind a token, in the store that the header `Loyalty-Store` names."""
+async def account_caller(
+    request: Connection, parts: Parts, token: str, store_code: str | None, *, fresh: bool
+) -> Caller:
+    """The account behind a token, in the store of that code."""
     identity = parts.tokens.read(token, "api", parts.clock.now())
     if identity.account_id is None:
         raise Rejected("not_allowed")
@@ -86,15 +96,14 @@ async def account_caller(request: Connection, parts: Parts, token: str, *, fresh
         role=identity.role,
         id=identity.account_id,
         merchant_id=identity.merchant_id,
-        store_id=await named_store(request, parts, identity, fresh=fresh),
+        store_id=await named_store(parts, identity, store_code, fresh=fresh),
         ip_address=request.client.host if request.client else None,
         user_agent=request.headers.get("user-agent", "")[:200] or None,
     )
 
 
-async def named_store(request: Connection, parts: Parts, identity: Identity, *, fresh: bool) -> UUID | None:
-    """The store of the merchant that the header names; None where it names none."""
-    code = request.headers.get("loyalty-store")
+async def named_store(parts: Parts, identity: Identity, code: str | None, *, fresh: bool) -> UUID | None:
+    """The store of the merchant with that code; None where none is named."""
     if code is None:
         return None
     for read_fresh in (fresh, True):

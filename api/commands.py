@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response
+from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 
+from api.auth import Connection
 from api.parts import Parts
 from ledger.actor import Caller
 from ledger.commands import Command
@@ -23,6 +25,15 @@ IdempotencyKey = Annotated[
         description="New for each command, the same when it is sent again. Required where a balance moves.",
     ),
 ]
+
+
+async def provide_key(
+    request: Connection,
+    caller: NamedDependency[Caller],  # noqa: ARG001 known first, so that strangers are told of credentials only
+    idempotency_key: IdempotencyKey = None,
+) -> str | None:
+    """The key of a command; a route says with `needs_key` that it takes no command without."""
+    return key_from(idempotency_key, required=bool(request.route_handler.opt.get("needs_key")))
 
 
 def key_from(header: str | None, *, required: bool) -> str | None:

@@ -1,12 +1,11 @@
 """Cards and their transactions."""
 
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
 
-from schemas.kinds import CardNumber, Email, Locale, Name, Phone, QrCode, Reference
+from schemas.kinds import CardNumber, Email, Instant, Locale, Name, Phone, QrCode, Reference
 
 
 class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -31,7 +30,7 @@ class NextExpiry(Struct, frozen=True):
     """What the next expiry takes if nothing happens before it, and when."""
 
     points: int
-    at: datetime
+    at: Instant
 
 
 class Passes(Struct, frozen=True, kw_only=True):
@@ -57,8 +56,8 @@ class Card(Struct, frozen=True, kw_only=True):
     points_balance: int
     next_expiry: NextExpiry | None
     passes: Passes
-    enrolled_at: datetime
-    last_activity_at: datetime
+    enrolled_at: Instant
+    last_activity_at: Instant
 
 
 class CardPage(Struct, frozen=True):
@@ -87,8 +86,8 @@ class Transaction(Struct, frozen=True, kw_only=True):
 
     id: str
     kind: TransactionKind
-    occurred_at: datetime
-    recorded_at: datetime
+    occurred_at: Instant
+    recorded_at: Instant
     store_code: str | None
     terminal_id: UUID | None
     staff_id: UUID | None

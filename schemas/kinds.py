@@ -1,5 +1,6 @@
 """Text and numbers as they are taken from outside: bounded, without control characters."""
 
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
@@ -19,3 +20,4 @@ Color = Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}\Z", description="#rrggbb"
 Url = Annotated[str, Meta(max_length=500, pattern=r"^https://[^\s\x00-\x1f\x7f]+\Z")]
 Text = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*\Z")]
 ShortText = Annotated[str, Meta(max_length=200, pattern=PRINTABLE)]
+Instant = Annotated[datetime, Meta(tz=True)]

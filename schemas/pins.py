@@ -1,12 +1,11 @@
 """Staff PINs. A PIN goes in and never comes out."""
 
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from msgspec import UNSET, Struct, UnsetType
 
-from schemas.kinds import Name, Pin
+from schemas.kinds import Instant, Name, Pin
 
 StaffRole = Literal["staff", "manager"]
 
@@ -45,7 +44,7 @@ class StaffPin(Struct, frozen=True, kw_only=True):
     store_id: UUID | None
     active: bool
     failed_attempts: int
-    locked_until: datetime | None
+    locked_until: Instant | None
 
 
 class StaffPinPage(Struct, frozen=True):

@@ -1,12 +1,11 @@
 """A merchant's program."""
 
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from msgspec import UNSET, Struct, UnsetType
 
-from schemas.kinds import Color, Name, Reference, ShortText, Text, Url
+from schemas.kinds import Color, Instant, Name, Reference, ShortText, Text, Url
 
 ProgramType = Literal["stamps", "points", "hybrid"]
 ExpiryPolicy = Literal["inactivity", "earned"]
@@ -94,4 +93,4 @@ class Program(Struct, frozen=True, kw_only=True):
     branding: Branding
     terms: str
     active: bool
-    changed_at: datetime
+    changed_at: Instant

@@ -1,12 +1,11 @@
 """What a till asks for and is told."""
 
-from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
 
 from schemas.cards import Card
-from schemas.kinds import CardNumber, Cents, Pin, QrCode, Reference
+from schemas.kinds import CardNumber, Cents, Instant, Pin, QrCode, Reference
 
 
 class StampRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -39,7 +38,7 @@ class StampAnswer(Struct, frozen=True, kw_only=True):
     stamp_count: int
     stamps_target: int
     reward_earned: bool
-    next_stamp_available_at: datetime | None
+    next_stamp_available_at: Instant | None
     stamps_today: int
     card: Card
 

@@ -10,9 +10,9 @@ from litestar.params import Body, FromPath, FromQuery
 
 from api.auth import Connection, bearer
 from api.commands import answered, positioned
-from api.documented import answers
+from api.documented import answer, answers
 from api.parts import Parts
-from api.problems import KINDS
+from api.problems import KINDS, MEDIA_TYPE
 from api.resources.cards import Position
 from api.tokens import Identity
 from ledger.actor import Role
@@ -21,12 +21,12 @@ from ledger.plans import account_stream, program_stream
 from ledger.store.names import ACCOUNT
 from ledger.view import holder_of
 from projections import cards
-from schemas.access import Health, Token, TokenRequest
+from schemas.access import Health, Problem, Token, TokenRequest
 from schemas.cards import Card
 
 
-@post("/api/v1/auth/token", status_code=200, responses=answers(Token), summary="Sign in", tags=["access"], security=[])
-async def token(data: Annotated[TokenRequest, Body()], parts: NamedDependency[Parts]) -> Token:
+@post("/api/v1/auth/token", status_code=200, responses=answers(Token), summary="Sign in", tags=["access"])
+async def sign_in(data: Annotated[TokenRequest, Body()], parts: NamedDependency[Parts]) -> Token:
     """A token for an account's e-mail address and password."""
     secrecy = parts.ledger.secrecy
     stream = account_stream(secrecy, data.email)
@@ -44,11 +44,13 @@ async def token(data: Annotated[TokenRequest, Body()], parts: NamedDependency[Pa
 
 @get(
     "/api/v1/storefront/loyalty/card",
+    opt={"roles": (Role.CUSTOMER,)},
+    security=[{"bearer": []}, {"card_link": []}],
     responses=answers(Card),
     summary="The customer's own card",
     tags=["storefront"],
 )
-async def own_card(
+async def get_own_card(
     request: Connection,
     parts: NamedDependency[Parts],
     link: FromQuery[str | None] = None,
@@ -70,14 +72,19 @@ async def own_card(
     return answered(card, position)
 
 
-@get("/health/live", summary="Alive", tags=["operation"], security=[])
-async def live() -> Health:
+@get("/health/live", responses=answers(Health), summary="Alive", tags=["operation"])
+async def get_liveness() -> Health:
     """Whether this process answers."""
     return Health("ok")
 
 
-@get("/health/ready", summary="Ready", tags=["operation"], security=[])
-async def ready(parts: NamedDependency[Parts]) -> Response[Health]:
+@get(
+    "/health/ready",
+    responses={200: answer(Health), 503: answer(Health, "Not ready")},
+    summary="Ready",
+    tags=["operation"],
+)
+async def get_readiness(parts: NamedDependency[Parts]) -> Response[Health]:
     """Whether this process can do its work: whether the log answers."""
     try:
         await parts.ledger.log.head()
@@ -86,8 +93,14 @@ async def ready(parts: NamedDependency[Parts]) -> Response[Health]:
     return Response(Health("ok"))
 
 
-@get("/problems/{code:str}", media_type="text/html", summary="What a problem means", tags=["operation"], security=[])
-async def problem_page(code: FromPath[str]) -> Response[str]:
+@get(
+    "/problems/{code:str}",
+    media_type="text/html",
+    responses={200: answer(str, "The page", "text/html"), 404: answer(Problem, "No such code", MEDIA_TYPE)},
+    summary="What a problem means",
+    tags=["operation"],
+)
+async def explain_problem(code: FromPath[str]) -> Response[str]:
     """The page that a problem's `type` leads to."""
     kind = KINDS.get(code)
     if kind is None:
@@ -100,4 +113,4 @@ async def problem_page(code: FromPath[str]) -> Response[str]:
     return Response(page, media_type="text/html")
 
 
-HANDLERS = [token, own_card, live, ready, problem_page]
+HANDLERS = [sign_in, get_own_card, get_liveness, get_readiness, explain_problem]

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body, FromPath, HeaderParameter, QueryParameter
 
 from api.auth import STORE_SIDE
-from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
+from api.commands import answered, cursor_from, cursor_of, positioned, send
 from api.documented import answers
 from api.parts import Parts
 from api.resources.till import which_card
@@ -35,12 +35,18 @@ def enrolled(result: Result) -> Card:
     return cards.shown(result.main.state, result.facts.program.rules)
 
 
-@post("/cards/enroll", status_code=201, opt=ROLES, responses=answers(Card, created=True), summary="Enrol a customer")
-async def enroll(
+@post(
+    "/cards/enroll",
+    status_code=201,
+    opt=ROLES,
+    responses=answers(Card) | answers(Card, created=True),
+    summary="Enrol a customer",
+)
+async def enroll_customer(
     data: Annotated[EnrolRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Gives a customer a card (201), or answers the one they have (200)."""
     command = EnrolCard(
@@ -51,13 +57,13 @@ async def enroll(
         caller,
         command,
         enrolled,
-        key=key_from(idempotency_key, required=False),
+        key=key,
         location="/api/v1/store/loyalty/cards/{id}",
     )
 
 
 @post("/cards/lookup", status_code=200, opt=ROLES, responses=answers(Card), summary="Find a card")
-async def lookup(
+async def look_up_card(
     data: Annotated[LookupRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
@@ -70,7 +76,7 @@ async def lookup(
 
 
 @get("/cards/{card_id:uuid}", opt=ROLES, responses=answers(Card), summary="A card")
-async def card_by_id(
+async def get_card(
     card_id: FromPath[UUID],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
@@ -82,7 +88,7 @@ async def card_by_id(
 
 
 @get("/cards", opt=ROLES, responses=answers(CardPage), summary="Cards, newest first")
-async def card_page(
+async def list_cards(
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
     cursor: Cursor = None,
@@ -103,7 +109,7 @@ async def card_page(
     responses=answers(TransactionPage),
     summary="A card's transactions, newest first",
 )
-async def card_transactions(
+async def list_transactions(
     card_id: FromPath[UUID],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
@@ -128,4 +134,4 @@ async def found(parts: Parts, caller: Caller, stream: UUID) -> Card:
     return card
 
 
-HANDLERS = [enroll, lookup, card_by_id, card_page, card_transactions]
+HANDLERS = [enroll_customer, look_up_card, get_card, list_cards, list_transactions]

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body, FromPath
 
 from api.auth import MANAGERS, STORE_SIDE
-from api.commands import IdempotencyKey, answered, cursor_from, cursor_of, key_from, positioned, send
+from api.commands import answered, cursor_from, cursor_of, positioned, send
 from api.documented import answers
 from api.parts import Parts
 from api.resources.cards import Cursor, Limit, Position
@@ -27,7 +27,7 @@ def shown(result: Result) -> StaffPin:
 
 
 @get("/pins", opt={"roles": MANAGERS}, responses=answers(StaffPinPage), summary="Staff PINs, oldest first")
-async def pin_page(
+async def list_pins(
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
     cursor: Cursor = None,
@@ -47,11 +47,10 @@ async def create_pin(
     data: Annotated[PinRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Gives a staff member a PIN that no other active one of the merchant equals."""
     command = CreatePin(name=data.name, pin=data.pin, role=StaffRole(data.role), store_id=data.store_id)
-    key = key_from(idempotency_key, required=False)
     return await send(parts, caller, command, shown, key=key, location="/api/v1/store/loyalty/pins/{id}")
 
 
@@ -61,7 +60,7 @@ async def change_pin(
     data: Annotated[PinChange, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Changes what is given: name, digits, role, store."""
     command = ChangePin(
@@ -72,7 +71,7 @@ async def change_pin(
         changes_store=data.store_id is not msgspec.UNSET,
         store_id=data.store_id if isinstance(data.store_id, UUID) else None,
     )
-    return await send(parts, caller, command, shown, key=key_from(idempotency_key, required=False))
+    return await send(parts, caller, command, shown, key=key)
 
 
 @delete(
@@ -86,10 +85,9 @@ async def deactivate_pin(
     pin_id: FromPath[UUID],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Ends a PIN; its digits are free for somebody else, its history stays."""
-    key = key_from(idempotency_key, required=False)
     return await send(parts, caller, OnPin(pin_id, DeactivateStaffPin()), shown, key=key)
 
 
@@ -104,10 +102,9 @@ async def unlock_pin(
     pin_id: FromPath[UUID],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Lets a PIN be tried again before its lock is over."""
-    key = key_from(idempotency_key, required=False)
     return await send(parts, caller, OnPin(pin_id, UnlockStaffPin()), shown, key=key)
 
 
@@ -120,4 +117,4 @@ async def verify_pin(
     return await send(parts, caller, VerifyPin(staff), shown)
 
 
-HANDLERS = [pin_page, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]
+HANDLERS = [list_pins, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]

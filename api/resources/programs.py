@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body
 
 from api.auth import MANAGERS, STORE_SIDE
-from api.commands import IdempotencyKey, answered, key_from, positioned, send
+from api.commands import answered, positioned, send
 from api.documented import answers
 from api.parts import Parts
 from api.resources.cards import Position
@@ -75,7 +75,7 @@ def shown(result: Result) -> Program:
 
 
 @get("/program", opt={"roles": STORE_SIDE}, responses=answers(Program), summary="The program")
-async def program(
+async def get_program(
     parts: NamedDependency[Parts], caller: NamedDependency[Caller], loyalty_position: Position = None
 ) -> Response[bytes]:
     """The program as it stands now."""
@@ -97,14 +97,13 @@ async def create_program(
     data: Annotated[ProgramRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Gives the merchant its one program."""
     plain = default_rules(parts.settings, ProgramType(data.type))
     changes = changes_in(data, parts.entropy)
     branding = msgspec.structs.replace(plain.branding, **changes.pop("branding", {}))
     command = OnProgram(CreateProgram(msgspec.structs.replace(plain, branding=branding, **changes)))
-    key = key_from(idempotency_key, required=False)
     return await send(parts, caller, command, shown, key=key, location="/api/v1/store/loyalty/program")
 
 
@@ -113,11 +112,11 @@ async def change_program(
     data: Annotated[ProgramChange, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Changes what is given; the new version counts from the next command on."""
     command = OnProgram(ChangeProgram(changes_in(data, parts.entropy)))
-    return await send(parts, caller, command, shown, key=key_from(idempotency_key, required=False))
+    return await send(parts, caller, command, shown, key=key)
 
 
-HANDLERS = [program, create_program, change_program]
+HANDLERS = [get_program, create_program, change_program]

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body
 
 from api.auth import STORE_SIDE
-from api.commands import IdempotencyKey, key_from, send
+from api.commands import send
 from api.documented import answers
 from api.parts import Parts
 from ledger import card
@@ -19,7 +19,7 @@ from projections import cards
 from schemas import till
 from schemas.cards import LookupRequest
 
-ROLES = {"roles": STORE_SIDE}
+COMMAND = {"roles": STORE_SIDE, "needs_key": True}
 
 
 def which_card(request: till.StampRequest | LookupRequest) -> WhichCard:
@@ -95,22 +95,21 @@ def points_redeemed(result: Result) -> till.PointsRedeemedAnswer:
     )
 
 
-@post("/stamp", status_code=200, opt=ROLES, responses=answers(till.StampAnswer), summary="Add a stamp")
+@post("/stamp", status_code=200, opt=COMMAND, responses=answers(till.StampAnswer), summary="Add a stamp")
 async def add_stamp(
     data: Annotated[till.StampRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Adds one stamp to a card."""
-    key = key_from(idempotency_key, required=True)
     return await send(parts, caller, on_card(data, card.AddStamp()), stamped, key=key)
 
 
 @post(
     "/stamp/redeem",
     status_code=200,
-    opt=ROLES,
+    opt=COMMAND,
     responses=answers(till.StampsRedeemedAnswer),
     summary="Redeem stamps",
 )
@@ -118,22 +117,20 @@ async def redeem_stamps(
     data: Annotated[till.StampRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Takes the target's stamps for the reward; what is over stays."""
-    key = key_from(idempotency_key, required=True)
     return await send(parts, caller, on_card(data, card.RedeemStamps()), stamps_redeemed, key=key)
 
 
-@post("/points", status_code=200, opt=ROLES, responses=answers(till.PointsAnswer), summary="Earn points")
+@post("/points", status_code=200, opt=COMMAND, responses=answers(till.PointsAnswer), summary="Earn points")
 async def earn_points(
     data: Annotated[till.PointsRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Records a purchase and the points it earns, rounded down."""
-    key = key_from(idempotency_key, required=True)
     command = card.EarnPoints(data.purchase_amount_cents, data.order_reference)
     return await send(parts, caller, on_card(data, command), earned, key=key)
 
@@ -141,7 +138,7 @@ async def earn_points(
 @post(
     "/points/redeem",
     status_code=200,
-    opt=ROLES,
+    opt=COMMAND,
     responses=answers(till.PointsRedeemedAnswer),
     summary="Redeem points",
 )
@@ -149,10 +146,9 @@ async def redeem_points(
     data: Annotated[till.RedeemRequest, Body()],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
-    idempotency_key: IdempotencyKey = None,
+    key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Spends points on a reward of the program; the balance never goes below zero."""
-    key = key_from(idempotency_key, required=True)
     return await send(parts, caller, on_card(data, card.RedeemPoints(data.reward_id)), points_redeemed, key=key)
 
 
