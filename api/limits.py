@@ -31,7 +31,8 @@ class JsonRequest(Request[Any, Any, State]):
             message: Any = await self.receive()
             if message["type"] == "http.disconnect":
                 raise Rejected("body_timeout")
-            body += message.get("body", b"")
+            piece: bytes = message.get("body", b"")
+            body += piece
             if len(body) > bytes_max:
                 raise Rejected("body_too_large", bytes_max=bytes_max)
             if not message.get("more_body", False):
