@@ -79,7 +79,11 @@ def document(app: Litestar, described: dict[str, Any]) -> dict[str, Any]:
     return {
         **described,
         "paths": {path: dict(sorted(paths[path].items())) for path in sorted(paths)},
-        "components": {**described["components"], "schemas": schemas_of(shapes)},
+        "components": {
+            **described["components"],
+            "responses": {str(status): refusal(status) for status in SAID_BY_PROBLEMS},
+            "schemas": schemas_of(shapes),
+        },
     }
 
 
@@ -99,7 +103,7 @@ def completed(described: dict[str, Any], handler: HTTPRouteHandler) -> dict[str,
             headers |= {"Location": LOCATION} if status == "201" else {}
             responses[status] = {**responses[status], "headers": headers}
     for code in refusals_of(handler, bool(roles), keyed):
-        responses.setdefault(str(code), refusal(code))
+        responses.setdefault(str(code), {"$ref": f"#/components/responses/{code}"})
     who = f"For: {', '.join(roles)}." if roles else "For anyone."
     operation = {
         **described,
