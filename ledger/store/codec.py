@@ -16,7 +16,7 @@ import msgspec
 
 from ledger.actor import Actor, Occurrence
 from ledger.store.keys import SubjectKey
-from ledger.store.names import STORED, TOPICS, event_type_of, upcast
+from ledger.store.names import STORED, TOPICS, UnknownEvent, event_type_of, upcast
 
 NO_PREVIOUS_HASH = "0" * 64
 NOTHING = msgspec.Raw(b"")
@@ -123,6 +123,8 @@ def decode(stored: bytes, key: SubjectKey | None) -> Read:
     """An event from its stored bytes; what was sealed stays None without its owner's key."""
     envelope = _envelopes.decode(stored)
     event_type, newest = event_type_of(envelope.name)
+    if envelope.event_version > newest:
+        raise UnknownEvent(f"{envelope.name}.{envelope.event_version}")
     if envelope.event_version == newest:
         event = _data[event_type].decode(envelope.data)
     else:

@@ -15,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 from ledger.actor import Occurrence
 from ledger.errors import Unavailable
 from ledger.store.codec import Read, decode, hash_of
+from ledger.store.deadline import ANSWER_SECONDS_MAX, STATEMENT_TIMEOUT, within
 from ledger.store.keys import Keyring, SubjectKey
 from ledger.store.names import Aggregate
 from ledger.store.recorder import Append, Outcome
@@ -117,7 +118,7 @@ class Log:
                 "autocommit": True,
                 "prepare_threshold": 1,
                 "connect_timeout": 2,
-                "options": "-c statement_timeout=2500 -c lock_timeout=2000",
+                "options": STATEMENT_TIMEOUT,
             },
         )
         self._cache: OrderedDict[UUID, Loaded[Any]] = OrderedDict()
@@ -322,13 +323,17 @@ class Log:
 
     async def _rows(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
         try:
+            return await within(ANSWER_SECONDS_MAX, self._rows_twice(query, parameters))
+        except psycopg.OperationalError as error:
+            raise Unavailable("the log cannot be reached") from error
+
+    async def _rows_twice(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
+        """Connections that died while they were idle show it only when they are used; then all are looked at."""
+        try:
             return await self._rows_once(query, parameters)
         except psycopg.OperationalError:
-            # A connection that died while it was idle shows it only now; the next one is asked before giving up.
-            try:
-                return await self._rows_once(query, parameters)
-            except psycopg.OperationalError as error:
-                raise Unavailable("the log cannot be reached") from error
+            await self._pool.check()
+            return await self._rows_once(query, parameters)
 
     async def _rows_once(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
         async with self._pool.connection() as connection:

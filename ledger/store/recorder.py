@@ -160,7 +160,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         (outcome,) = self.append([append])
         if not isinstance(outcome, Written) or outcome.position is None:
             raise IntegrityError("a stream already has a later version")
-        return range(outcome.position - len(events) + 1, outcome.position + 1)
+        return list(range(outcome.position - len(events) + 1, outcome.position + 1))
 
 
 def datastore(database_url: str, pool_size: int = 2) -> PostgresDatastore:

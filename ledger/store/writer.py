@@ -9,11 +9,11 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ledger.errors import Unavailable
+from ledger.store.deadline import ANSWER_SECONDS_MAX, STATEMENT_TIMEOUT, within
 from ledger.store.recorder import APPEND, Append, Outcome, outcomes, pack
 
-BATCH_MAX = 256
+BATCH_MAX = 64
 QUEUE_MAX = 4_000
-ANSWER_SECONDS_MAX = 2.5
 CONNECT_SECONDS_MAX = 2
 
 
@@ -63,12 +63,13 @@ class Writer:
             while self._queue:
                 batch = independent(self._queue)
                 try:
-                    async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                        await self._write(batch)
-                except TimeoutError:
-                    # Whoever queued up behind this batch has waited as long, and would again behind the next.
-                    await self._give_up([*batch, *self._queue])
-                except psycopg.Error as error:
+                    await within(ANSWER_SECONDS_MAX, self._write(batch))
+                except Unavailable as error:
+                    # Whoever queued up behind this batch has waited as long, and would again behind the next; the
+                    # connection is left to the write that hangs on it.
+                    self._connection = None
+                    give_up([*batch, *self._queue], error)
+                except Exception as error:  # whatever it was, somebody waits for an answer
                     await self._after_failure(batch, error)
         finally:
             self._task = None
@@ -76,53 +77,55 @@ class Writer:
     async def _write(self, batch: list[Pending]) -> None:
         connection = await self._connected()
         appends = [pending.append for pending in batch]
-        cursor = connection.cursor(binary=True)
-        await cursor.execute(APPEND, pack(appends), prepare=True)
-        row = await cursor.fetchone()
+        try:
+            cursor = connection.cursor(binary=True)
+            await cursor.execute(APPEND, pack(appends), prepare=True)
+            row = await cursor.fetchone()
+        except BaseException:
+            await connection.close()
+            raise
         assert row is not None, "the function always answers with one row"
         for pending, outcome in zip(batch, outcomes(appends, *row), strict=True):
             if not pending.answer.done():
                 pending.answer.set_result(outcome)
 
-    async def _after_failure(self, batch: list[Pending], error: psycopg.Error) -> None:
+    async def _after_failure(self, batch: list[Pending], error: Exception) -> None:
         """Without a connection nobody in the batch knows; otherwise one command spoiled it for the others."""
-        if self._connection is None or self._connection.broken or isinstance(error, psycopg.OperationalError):
-            await self._give_up(batch)
+        if isinstance(error, psycopg.OperationalError):
+            give_up(batch, Unavailable("the log cannot be reached"))
             return
         for pending in batch:
             try:
-                await self._write([pending])
-            except psycopg.Error as own:
-                if not pending.answer.done():
-                    pending.answer.set_exception(own)
-
-    async def _give_up(self, pendings: list[Pending]) -> None:
-        await self._disconnect()
-        for pending in pendings:
-            if not pending.answer.done():
-                pending.answer.set_exception(Unavailable("the log does not answer"))
+                await within(ANSWER_SECONDS_MAX, self._write([pending]))
+            except psycopg.OperationalError:
+                give_up([pending], Unavailable("the log cannot be reached"))
+            except Exception as own:  # whatever it was, somebody waits for an answer
+                give_up([pending], own)
 
     async def _connected(self) -> AsyncConnection[Any]:
-        if self._connection is None or self._connection.broken:
+        if self._connection is None or self._connection.closed:
             self._connection = await AsyncConnection.connect(
                 self._database_url,
                 autocommit=True,
                 connect_timeout=CONNECT_SECONDS_MAX,
-                options="-c statement_timeout=2000 -c lock_timeout=2000",
+                options=STATEMENT_TIMEOUT,
             )
         return self._connection
 
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+
+def give_up(pendings: list[Pending], error: Exception) -> None:
+    """Tells whoever still waits what went wrong."""
+    for pending in pendings:
+        if not pending.answer.done():
+            pending.answer.set_exception(error)
 
 
 def independent(queue: deque[Pending]) -> list[Pending]:
     """Takes from the queue, in order, what can be written together; what must come after one of them stays.
 
     Within a batch no command may write what another read or claim what another claims: the one that came later is
-    left for the next batch, where the log refuses it if its facts have moved.
+    left for the next batch, where the log refuses it if its facts have moved. Nor does anyone overtake one that was
+    left and that they depend on.
     """
     batch: list[Pending] = []
     left: list[Pending] = []
@@ -134,10 +137,8 @@ def independent(queue: deque[Pending]) -> list[Pending]:
             continue
         append = pending.append
         claims = {(claim.merchant, claim.kind, claim.key) for claim in append.claims + append.releases}
-        if not written.isdisjoint(append.guards) or not claimed.isdisjoint(claims):
-            left.append(pending)
-            continue
-        batch.append(pending)
+        depends = not written.isdisjoint(append.guards) or not claimed.isdisjoint(claims)
+        (left if depends else batch).append(pending)
         written.update(event.stream for event in append.events)
         claimed |= claims
     queue.extendleft(reversed(left))
