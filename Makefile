@@ -15,7 +15,7 @@ export PIP_ROOT_USER_ACTION = ignore
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help install run test quick check fmt bench lock checksums clean
+.PHONY: help install run test quick check fmt bench lock generate checksums vendor clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,8 +52,19 @@ lock: $(DEV) ## write the locks anew from pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(COMPILE) --no-annotate --constraint requirements/dev.lock pyproject.toml --output-file requirements/run.lock
 
+generate: $(DEV) ## write what is made from the code: OpenAPI document, settings page, event examples, checksums
+	$(BIN)/python -m tests.examples
+	$(BIN)/python -m tests.openapi
+	$(BIN)/python -m tests.settings_page
+	$(BIN)/python -m tests.checksums
+
 checksums: $(DEV) ## list new migrations and event examples; what is listed stays as it is
 	$(BIN)/python -m tests.checksums
+
+SWAGGER_UI := 5.35.0
+vendor: ## fetch the pages' third-party assets anew, with their licences (needs npm)
+	cd "$$(mktemp -d)" && npm pack --silent swagger-ui-dist@$(SWAGGER_UI) && tar xzf *.tgz && cp package/LICENSE package/NOTICE \
+		package/swagger-ui.css package/swagger-ui-bundle.js $(CURDIR)/api/static/vendor/swagger-ui/
 
 clean: ## remove .venv, caches and build leftovers; the data folder stays
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
