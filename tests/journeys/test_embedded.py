@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -218,6 +219,27 @@ def test_ctrl_c_stops_both_in_order(data: Path) -> None:
     assert processes(data) == []
     assert "database system is shut down" in (data / "postgres.log").read_text()
     assert "ready to exit" in (data / "valkey.log").read_text()
+
+
+def test_an_interruption_in_the_instant_of_a_launch_leaves_no_server(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedServers(data):
+        pass
+    launch, launched = subprocess.Popen, []
+
+    def interrupted(*command: Any, **options: Any) -> Any:
+        process = launch(*command, **options)
+        if "pass_fds" not in options:
+            return process
+        launched.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        EmbeddedServers(data).start()
+    assert [process.wait(5) for process in launched] == [0]
+    assert processes(data) == []
 
 
 def test_looking_at_servers_stops_none(data: Path) -> None:
