@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ledger import card
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.commands import EnrolCard, OnCard, WhichCard
-from ledger.errors import Rejected
+from ledger.errors import Rejected, Unavailable
 from ledger.handle import Ledger
 from ledger.merchant import Store
 from ledger.store.names import MERCHANT
@@ -29,8 +30,14 @@ from loyalty.demo import OPERATOR
 COLUMNS = ["customer_id", "date", "items", "amount_cents"]
 CHUNK_LINES = 512
 BAD_LINES_SHOWN = 20
+FIRST_YEAR = 1900
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+AMOUNT = re.compile(r"[0-9]{1,9}")
 NOON = time(12)
-"""A day without a time of day is taken as its noon, which is on that date in every time zone near the store's."""
+"""A day without a time of day is taken as its noon, which is on that date in every time zone near the store's.
+
+Today's noon may be to come: then it is now.
+"""
 
 
 class Purchase(NamedTuple):
@@ -54,54 +61,74 @@ class Summary:
     refused: Counter[str] = field(default_factory=Counter)
 
 
-def purchases_in(path: Path) -> Iterator[Purchase]:
-    """The file's purchases; raises ClickException that names every bad line, before anything else is done with it.
+def rows_in(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines after the first, with their numbers; blank ones, as spreadsheets leave at the end, are passed over.
 
-    Some people buy the same twice on one day, so a line's key counts equal lines before it.
+    Raises ClickException where the file is no such CSV file at all. A byte order mark and any line ends will do.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            if next(rows, None) != COLUMNS:
+                raise click.ClickException(f"Nothing was imported. The first line must be: {','.join(COLUMNS)}")
+            for row in rows:
+                if any(column.strip() for column in row):
+                    yield rows.line_num, row
+        except UnicodeDecodeError:
+            raise click.ClickException(f"Nothing was imported. {path} is not text in UTF-8.") from None
+        except csv.Error as error:
+            raise click.ClickException(f"Nothing was imported.\nline {rows.line_num}: {error}") from None
+
+
+def purchases_in(path: Path, store: UUID) -> Iterator[Purchase]:
+    """The purchases of a file without bad lines.
+
+    Some people buy the same twice on one day, so a line's key counts equal lines before it; and what was bought in
+    one store was not bought in another.
     """
     seen: Counter[str] = Counter()
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        if next(rows, None) != COLUMNS:
-            raise click.ClickException(f"The first line must be: {','.join(COLUMNS)}")
-        for row in rows:
-            text = ",".join(row)
-            seen[text] += 1
-            key = hashlib.sha256(f"{text}#{seen[text]}".encode()).hexdigest()
-            yield Purchase(rows.line_num, row[0], date.fromisoformat(row[1]), int(row[3]), f"import-{key}")
+    for number, row in rows_in(path):
+        text = ",".join(row)
+        seen[text] += 1
+        key = hashlib.sha256(f"{store}:{text}#{seen[text]}".encode()).hexdigest()
+        yield Purchase(number, row[0], date.fromisoformat(row[1]), int(row[3]), f"import-{key}")
 
 
-def refuse_bad_lines(path: Path) -> int:
+def refuse_bad_lines(path: Path, today: date) -> int:
     """Counts the purchases; raises ClickException that names the bad lines, so that they are mended before a start."""
     bad: list[str] = []
     good = 0
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        for row in rows:
-            reason = what_is_wrong(row)
-            good += reason is None
-            if reason is not None:
-                bad.append(f"line {rows.line_num}: {reason}")
+    for number, row in rows_in(path):
+        reason = what_is_wrong(row, today)
+        good += reason is None
+        if reason is not None:
+            bad.append(f"line {number}: {reason}")
     if bad:
         more = [f"... and {len(bad) - BAD_LINES_SHOWN} more"] if len(bad) > BAD_LINES_SHOWN else []
         raise click.ClickException("\n".join(["Nothing was imported.", *bad[:BAD_LINES_SHOWN], *more]))
     return good
 
 
-def what_is_wrong(row: list[str]) -> str | None:
+def what_is_wrong(row: list[str], today: date) -> str | None:
     """Why a line cannot be a purchase; None if it can."""
     if len(row) != len(COLUMNS):
         return f"{len(row)} columns instead of {len(COLUMNS)}"
-    if not 1 <= len(row[0]) <= 64 or not row[0].isprintable():
-        return "customer_id must be 1 to 64 printable characters"
-    try:
-        date.fromisoformat(row[1])
-    except ValueError:
-        return "date must be YYYY-MM-DD"
-    if not row[3].isascii() or not row[3].isdigit() or int(row[3]) > card.PURCHASE_CENTS_MAX:
+    if not 1 <= len(row[0]) <= 64 or not row[0].isprintable() or row[0] != row[0].strip():
+        return "customer_id must be 1 to 64 printable characters, without a space before or after them"
+    day = day_of(row[1])
+    if day is None or not date(FIRST_YEAR, 1, 1) <= day <= today:
+        return f"date must be YYYY-MM-DD, from {FIRST_YEAR} until today"
+    if not AMOUNT.fullmatch(row[3]) or int(row[3]) > card.PURCHASE_CENTS_MAX:
         return f"amount_cents must be a whole number from 0 to {card.PURCHASE_CENTS_MAX}"
     return None
+
+
+def day_of(text: str) -> date | None:
+    """The date that a text is; None if it is none."""
+    try:
+        return date.fromisoformat(text) if DATE.fullmatch(text) else None
+    except ValueError:
+        return None
 
 
 async def store_by_code(ledger: Ledger, code: str) -> tuple[UUID, Store]:
@@ -116,16 +143,22 @@ async def store_by_code(ledger: Ledger, code: str) -> tuple[UUID, Store]:
 
 async def import_purchases(ledger: Ledger, path: Path, store_code: str) -> Summary:
     """Enrols who is new and earns each purchase at its own date, with a progress bar."""
-    total = refuse_bad_lines(path)
     merchant_id, store = await store_by_code(ledger, store_code)
+    zone = ZoneInfo(store.time_zone)
+    total = refuse_bad_lines(path, ledger.clock.now().astimezone(zone).date())
     caller = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant_id, store_id=store.id)
-    importer = Importer(ledger, caller, ZoneInfo(store.time_zone))
+    importer = Importer(ledger, caller, zone)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task(f"Importing {path.name}", total=total)
-        purchases = purchases_in(path)
+        purchases = purchases_in(path, store.id)
         while chunk := list(islice(purchases, CHUNK_LINES)):
-            await importer.take(chunk)
+            try:
+                await importer.take(chunk)
+            except ExceptionGroup as group:
+                if group.split(Unavailable)[1] is None:
+                    raise Unavailable("the log stopped answering") from group
+                raise
             progress.advance(task, len(chunk))
     return importer.summary
 
@@ -139,6 +172,7 @@ class Importer:
         self._caller = caller
         self._zone = zone
         self._cards: dict[str, UUID] = {}
+        self._refused: dict[str, str] = {}
 
     async def take(self, chunk: list[Purchase]) -> None:
         """Enrols and earns what the ledger does not have yet."""
@@ -157,14 +191,21 @@ class Importer:
                 group.create_task(self._earn(purchase))
 
     async def _enrol(self, purchase: Purchase) -> None:
-        handled = await self._ledger.handle(
-            EnrolCard(customer_id=purchase.customer_id), self._caller, occurred_at=self._noon(purchase.day)
-        )
+        try:
+            handled = await self._ledger.handle(
+                EnrolCard(customer_id=purchase.customer_id), self._caller, occurred_at=self._noon(purchase.day)
+            )
+        except Rejected as refusal:
+            self._refused[purchase.customer_id] = refusal.code
+            return
         assert handled.result is not None, "a command without a key is never a replay"
         self._cards[purchase.customer_id] = handled.result.main.stream
         self.summary.cards += handled.created
 
     async def _earn(self, purchase: Purchase) -> None:
+        if purchase.customer_id not in self._cards:
+            self.summary.refused[self._refused[purchase.customer_id]] += 1
+            return
         command = OnCard(
             which=WhichCard(card_id=self._cards[purchase.customer_id]),
             command=card.EarnPoints(purchase.amount_cents, None),
@@ -183,4 +224,5 @@ class Importer:
         self.summary.points += handled.result.events[-1][1].points
 
     def _noon(self, day: date) -> datetime:
-        return datetime.combine(day, NOON, self._zone).astimezone(UTC)
+        noon = datetime.combine(day, NOON, self._zone).astimezone(UTC)
+        return min(noon, self._ledger.clock.now())
