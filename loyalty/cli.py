@@ -19,7 +19,7 @@ from api.app import create_app, parts_from
 from api.parts import Parts
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.commands import OpenAccount
-from ledger.errors import Rejected
+from ledger.errors import Rejected, Unavailable
 from ledger.settings import Settings
 from loyalty import purchases
 from loyalty.demo import OPERATOR, demo
@@ -34,7 +34,7 @@ PASSWORD_CHARACTERS_MIN = 10
 
 
 def with_parts(settings: Settings, work: Callable[[Parts], Awaitable[T]]) -> T:
-    """Runs some work with the ledger open."""
+    """Runs some work with the ledger open; ends the command with a message where the database does not answer."""
 
     async def run() -> T:
         parts = parts_from(settings)
@@ -45,7 +45,12 @@ def with_parts(settings: Settings, work: Callable[[Parts], Awaitable[T]]) -> T:
             await parts.ledger.log.close()
             parts.ledger.secrecy.close()
 
-    return uvloop.run(run())
+    try:
+        return uvloop.run(run())
+    except Unavailable:
+        raise click.ClickException(
+            "The database does not answer. Nothing is half done: run the same command again."
+        ) from None
 
 
 @click.group()
@@ -149,12 +154,15 @@ def serve(fd: int | None) -> None:
     """Run one API process."""
     if fd is not None:
         exit_with_parent()
-    settings = running(installation())
+        listener = socket.socket(fileno=fd)
+        settings = running(installation())
+    else:
+        settings = running(installation())
+        listener = listening(settings)
+        settings = msgspec.structs.replace(settings, port=listener.getsockname()[1])
+        click.echo(f"API at http://{settings.host}:{settings.port}, its documentation at /docs. Ctrl-C stops.")
     config = uvicorn.Config(
         create_app(parts_from(settings)),
-        host=settings.host,
-        port=settings.port,
-        fd=fd,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -162,8 +170,9 @@ def serve(fd: int | None) -> None:
         log_level="warning",
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
+        proxy_headers=False,
     )
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 @main.command("migrate")

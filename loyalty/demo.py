@@ -10,7 +10,7 @@ import msgspec
 
 from api.parts import Parts
 from api.resources.programs import default_rules
-from api.tokens import Identity
+from api.tokens import Identity, Tokens
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.commands import (
     CreatePin,
@@ -30,6 +30,8 @@ from ledger.store.names import MERCHANT
 STORE_CODE = "DEMO"
 STAFF_PIN = "1234"
 CUSTOMER_ID = "demo-customer"
+CUSTOMER_TOKEN_MINUTES = 30 * 24 * 60
+"""In a shop, its identity provider renews the token; a demo's is to be good for as long as somebody tries things."""
 OPERATOR = UUID(int=1)
 """Stands for whoever runs commands on the machine itself."""
 
@@ -39,7 +41,7 @@ async def demo(parts: Parts, path: Path) -> dict[str, Any]:
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_text())
         if await parts.ledger.log.load(MERCHANT, UUID(known["merchant_id"])) is not None:
-            credentials = known | {"base_url": parts.base_url, "customer_link": link_of(parts, known)}
+            credentials = known | renewed(parts, UUID(known["merchant_id"]))
             write(path, credentials)
             return credentials
     credentials = await new_demo(parts)
@@ -56,7 +58,6 @@ async def new_demo(parts: Parts) -> dict[str, Any]:
     store_id, terminal_id, terminal_key, staff_id = await open_shop(parts, admin, STORE_CODE + suffix)
     till = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant_id, store_id=store_id)
     card = (await done(parts, EnrolCard(customer_id=CUSTOMER_ID, name="Demo Customer"), till)).main.state
-    customer = Identity(role=Role.CUSTOMER, merchant_id=merchant_id, customer_id=CUSTOMER_ID)
     credentials: dict[str, Any] = {
         "base_url": parts.base_url,
         "merchant_id": str(merchant_id),
@@ -67,9 +68,8 @@ async def new_demo(parts: Parts) -> dict[str, Any]:
         "staff_id": str(staff_id),
         "staff_pin": STAFF_PIN,
         "card_number": card.card_number,
-        "customer_token": parts.tokens.issue(customer, parts.clock.now()),
+        **renewed(parts, merchant_id),
     }
-    credentials["customer_link"] = link_of(parts, credentials)
     for role in (Role.MANAGER, Role.ADMIN, Role.AUDITOR):
         owner = PLATFORM if role is Role.ADMIN else merchant_id
         email = f"{role}{suffix}@demo.example"
@@ -109,11 +109,17 @@ async def done(parts: Parts, command: Any, caller: Caller) -> Result:
     return handled.result
 
 
-def link_of(parts: Parts, credentials: dict[str, Any]) -> str:
-    """The demo customer's card link."""
-    customer = Identity(role=Role.CUSTOMER, merchant_id=UUID(credentials["merchant_id"]), customer_id=CUSTOMER_ID)
-    token = parts.tokens.issue_card_link(customer, parts.clock.now())
-    return f"{parts.base_url}/api/v1/storefront/loyalty/card?link={token}"
+def renewed(parts: Parts, merchant_id: UUID) -> dict[str, Any]:
+    """What is said anew at each start: where the API is now, and the demo customer's token and card link."""
+    assert parts.settings.token_secret is not None, "an installation has its secrets"
+    customer = Identity(role=Role.CUSTOMER, merchant_id=merchant_id, customer_id=CUSTOMER_ID)
+    token = Tokens(parts.settings.token_secret, CUSTOMER_TOKEN_MINUTES).issue(customer, parts.clock.now())
+    link = parts.tokens.issue_card_link(customer, parts.clock.now())
+    return {
+        "base_url": parts.base_url,
+        "customer_token": token,
+        "customer_link": f"{parts.base_url}/api/v1/storefront/loyalty/card?link={link}",
+    }
 
 
 def write(path: Path, credentials: dict[str, Any]) -> None:

@@ -43,7 +43,13 @@ def with_secrets(settings: Settings, folder: Path) -> Settings:
     missing = [name for name in SECRETS if getattr(settings, name) is None]
     if not missing:
         return settings
-    kept = kept_secrets(folder / "secrets.json")
+    try:
+        kept = kept_secrets(folder / "secrets.json")
+    except OSError as error:
+        raise click.ClickException(
+            f"The data folder {folder} cannot be used: {error.strerror}. "
+            "Start the service as the user who owns it, or set LOYALTY_DATA_DIR to another folder."
+        ) from None
     return msgspec.structs.replace(settings, **{name: kept[name] for name in missing})
 
 
@@ -52,7 +58,7 @@ def kept_secrets(path: Path) -> dict[str, str]:
 
     Losing this file loses every PIN and all personal data: it belongs into backups, apart from the database's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         entropy = SystemEntropy()
         secrets = {name: entropy.token(SECRET_BYTES).hex() for name in SECRETS}

@@ -23,8 +23,9 @@ GRACE_SECONDS = 25.0
 FIRST_DELAY_SECONDS = 0.5
 """How long a child that died stays down the first time; doubled each time it dies again."""
 
-LONGEST_DELAY_SECONDS = 30.0
-"""The delay stops growing here; a child that lived this long starts again with the first delay."""
+LONGEST_DELAY_SECONDS = 2.0
+"""The delay stops growing here, so that a child killed time and again still answers again within seconds; one that
+lived this long starts again with the first delay."""
 
 _POLL_SECONDS = 0.05
 
