@@ -13,10 +13,12 @@ from api.auth import Connection
 from api.parts import Parts
 from ledger.actor import Caller
 from ledger.commands import Command
+from ledger.entry import Result
 from ledger.errors import Rejected
-from ledger.handle import Handled, Result
+from ledger.handle import Handled
 
-KEY = re.compile(r'"?([\x21\x23-\x7e](?:[\x20-\x7e]{0,253}[\x21\x23-\x7e])?)"?')
+BARE_KEY = r"([\x21\x23-\x7e](?:[\x20\x21\x23-\x7e]{0,253}[\x21\x23-\x7e])?)"
+KEY = re.compile(f'"{BARE_KEY}"|{BARE_KEY}')
 
 IdempotencyKey = Annotated[
     str | None,
@@ -45,7 +47,7 @@ def key_from(header: str | None, *, required: bool) -> str | None:
     match = KEY.fullmatch(header)
     if match is None:
         raise Rejected("invalid_idempotency_key")
-    return match[1]
+    return match[1] or match[2]
 
 
 async def send(

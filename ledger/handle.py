@@ -1,41 +1,26 @@
 """Load, evolve, decide, append: the only door through which the ledger is written."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from ledger.actor import PLATFORM, Actor, Caller, Occurrence
+from ledger.actor import PLATFORM, Caller
 from ledger.commands import Command, EnrolCard, OnCard, WhichCard, request_text
 from ledger.entropy import Clock, Entropy
+from ledger.entry import Answer, Draft, Entry, Request, Result, transaction_id
 from ledger.errors import Rejected, Unavailable
 from ledger.plans import Planner
 from ledger.secrecy import Secrecy
 from ledger.staff import Identification
-from ledger.store.codec import NO_PREVIOUS_HASH, Origin, encode, hash_of
-from ledger.store.keys import Keyring, SubjectKey
-from ledger.store.log import Loaded, Log
-from ledger.store.recorder import Append, Claim, NewEvent, NewSubject, Outcome, Stale, Taken, Written
+from ledger.store.keys import Keyring
+from ledger.store.log import Log
+from ledger.store.recorder import Append, Claim, Outcome, Stale, Taken, Written
 from ledger.view import ClaimOn, Decision, Holder, View, holder_of, value_of
 
 ATTEMPTS_MAX = 100
-
-
-class Result(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """What a command came to: the main stream after it, and the events it made there, with their versions.
-
-    `facts` are what a decision about a card rested on; `secret` is a new terminal key, given this once.
-    """
-
-    main: Loaded[Any]
-    events: tuple[tuple[int, Any], ...]
-    facts: Any
-    secret: str | None
-    created: bool
 
 
 class Handled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -46,35 +31,6 @@ class Handled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     replayed: bool = False
     answer: bytes | None = None
     result: Result | None = None
-
-
-Answer = Callable[[Result], bytes]
-
-
-class Request(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """One command on its way through the door."""
-
-    command: Command
-    caller: Caller
-    key: str | None
-    digest: str
-    answer: Answer | None
-    occurred_at: datetime | None
-
-    @property
-    def name(self) -> str:
-        """The key within its caller: two callers may use the same one."""
-        return f"{self.caller.role}:{self.caller.id}:{self.key}"
-
-
-class Prepared(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """A decision with its events encoded: what the log is asked to take, and what is then so."""
-
-    append: Append
-    streams: dict[UUID, Loaded[Any]]
-    new_keys: dict[UUID, SubjectKey]
-    result: Result | None
-    answer: bytes | None
 
 
 class Ledger:
@@ -161,16 +117,16 @@ class Ledger:
             earlier = await self._earlier(request, view)
             if earlier is not None:
                 return earlier
-        prepared = await self._prepare(request, view, decision, now)
-        outcome = await self._append(prepared.append, view)
+        entry = await Draft(request, view, decision, self._keyring).finished()
+        outcome = await self._append(entry.append, view)
         match outcome:
             case Written(position):
-                return self._written(prepared, decision, position)
+                return self._written(entry, decision, position)
             case Stale():
-                self.log.forget(prepared.append.guards)
+                self.log.forget(entry.append.guards)
                 return None
             case Taken(claim):
-                self.log.forget(prepared.append.guards)
+                self.log.forget(entry.append.guards)
                 return await self._taken(request, view, claim)
 
     async def _append(self, append: Append, view: View) -> Outcome:
@@ -183,124 +139,6 @@ class Ledger:
                 raise
         return Written(None) if await self.log.is_current(view.guards) else Stale()
 
-    # ---- before the append ------------------------------------------------------------------------------------
-
-    async def _prepare(self, request: Request, view: View, decision: Decision, now: datetime) -> Prepared:
-        merchant = request.caller.merchant_id
-        created = {subject: self._keyring.create(subject) for subject in decision.new_subjects}
-        new_keys = {subject: key for subject, (key, _) in created.items()}
-        actor = Actor(
-            role=request.caller.role,
-            id=request.caller.id,
-            store_id=decision.store_id or request.caller.store_id,
-            staff_id=decision.staff_id,
-        )
-        streams: dict[UUID, Loaded[Any]] = {}
-        events: list[NewEvent] = []
-        made: list[tuple[int, Any]] = []
-        guards = dict(view.guards)
-        for change in decision.changes:
-            loaded = view.loaded.get(change.stream)
-            guards.setdefault(change.stream, 0)
-            for event in change.events:
-                at = Occurrence(
-                    stream=change.stream,
-                    version=(loaded.version if loaded else 0) + 1,
-                    merchant_id=merchant,
-                    occurred_at=view.now,
-                    recorded_at=now,
-                    actor=actor,
-                )
-                state = change.aggregate.evolve(loaded.state if loaded else None, event, at)
-                subject, key = await self._owner(change.aggregate, state, new_keys)
-                origin = origin_of(request.caller) if decision.origin_wanted and key else None
-                previous = loaded.last_hash if loaded else NO_PREVIOUS_HASH
-                topic, stored = encode(event, at, previous, key, origin)
-                loaded = Loaded(
-                    aggregate=change.aggregate,
-                    stream=change.stream,
-                    merchant_id=merchant,
-                    state=state,
-                    version=at.version,
-                    position=0,
-                    last_hash=hash_of(stored),
-                    snapshot_version=loaded.snapshot_version if loaded else 0,
-                )
-                events.append(NewEvent(change.stream, at.version, topic, stored, subject))
-                if change.stream == decision.main:
-                    made.append((at.version, event))
-            if loaded is not None and change.events:
-                streams[change.stream] = loaded
-        result, answer = self._result(request, view, decision, streams, tuple(made))
-        append = Append(
-            merchant=merchant,
-            events=tuple(events),
-            guards=guards,
-            claims=await self._claims(request, decision, result, answer, new_keys),
-            releases=tuple(Claim(merchant, release.kind, release.key) for release in decision.releases),
-            subjects=tuple(NewSubject(subject, wrapped) for subject, (_, wrapped) in created.items()),
-        )
-        return Prepared(append=append, streams=streams, new_keys=new_keys, result=result, answer=answer)
-
-    def _result(
-        self,
-        request: Request,
-        view: View,
-        decision: Decision,
-        streams: dict[UUID, Loaded[Any]],
-        made: tuple[tuple[int, Any], ...],
-    ) -> tuple[Result | None, bytes | None]:
-        if decision.main is None:
-            return None, None
-        result = Result(
-            main=streams.get(decision.main) or view.loaded[decision.main],
-            events=made,
-            facts=decision.facts,
-            secret=decision.secret,
-            created=decision.created,
-        )
-        return result, request.answer(result) if request.answer else None
-
-    async def _owner(
-        self, aggregate: Any, state: Any, new_keys: dict[UUID, SubjectKey]
-    ) -> tuple[UUID | None, SubjectKey | None]:
-        subject = aggregate.subject(state) if aggregate.subject else None
-        if subject is None:
-            return None, None
-        return subject, new_keys.get(subject) or await self.log.subject_key(subject)
-
-    async def _claims(
-        self,
-        request: Request,
-        decision: Decision,
-        result: Result | None,
-        answer: bytes | None,
-        new_keys: dict[UUID, SubjectKey],
-    ) -> tuple[Claim, ...]:
-        if decision.refusal is not None or result is None:
-            return ()
-        merchant = request.caller.merchant_id
-        main = result.main
-        claims = []
-        name = request.name if request.key else None
-        for claim in decision.claims:
-            under = name if claim.kind == "order" else None
-            holder = Holder(stream=main.stream, version=main.version, digest=claim.digest, answered_under=under)
-            claims.append(Claim(merchant, claim.kind, claim.key, value_of(holder)))
-        if name is not None:
-            subject, key = await self._owner(main.aggregate, main.state, new_keys)
-            sealed = (key or self._keyring.master).seal(answer, name.encode()) if answer is not None else None
-            holder = Holder(
-                stream=main.stream,
-                version=main.version,
-                digest=request.digest,
-                subject=subject if key else None,
-                answer=sealed,
-                created=decision.created,
-            )
-            claims.append(Claim(merchant, "idempotency", name, value_of(holder)))
-        return tuple(claims)
-
     async def _reserve(self, merchant: UUID, wanted: ClaimOn) -> None:
         """Takes a name that is unique on the platform, before the merchant's own transaction uses it."""
         mine = value_of(Holder(stream=merchant))
@@ -311,22 +149,22 @@ class Ledger:
 
     # ---- after the append -------------------------------------------------------------------------------------
 
-    def _written(self, prepared: Prepared, decision: Decision, position: int | None) -> Handled:
-        events = prepared.append.events
-        for subject, key in prepared.new_keys.items():
+    def _written(self, entry: Entry, decision: Decision, position: int | None) -> Handled:
+        events = entry.append.events
+        for subject, key in entry.new_keys.items():
             self._keyring.remember(subject, key)
         if position is not None:
             last = {event.stream: position - len(events) + 1 + index for index, event in enumerate(events)}
-            for stream, loaded in prepared.streams.items():
+            for stream, loaded in entry.streams.items():
                 self.log.remember(msgspec.structs.replace(loaded, position=last[stream]))
         if decision.refusal is not None:
             raise decision.refusal
-        assert prepared.result is not None, "a decision that does not refuse has a main stream"
+        assert entry.result is not None, "a decision that does not refuse has a main stream"
         return Handled(
-            position=position if position is not None else prepared.result.main.position,
+            position=position if position is not None else entry.result.main.position,
             created=decision.created,
-            answer=prepared.answer,
-            result=prepared.result,
+            answer=entry.answer,
+            result=entry.result,
         )
 
     async def _earlier(self, request: Request, view: View) -> Handled | None:
@@ -389,15 +227,3 @@ class Ledger:
         if earlier is None and claim.kind == "pin":
             raise Rejected("pin_taken")
         return earlier
-
-
-def transaction_id(stream: UUID, version: int) -> str:
-    """A transaction's public name: where its event stands."""
-    return f"{stream}-{version}"
-
-
-def origin_of(caller: Caller) -> Origin | None:
-    """Where the command came from, as far as that is known."""
-    if caller.ip_address is None and caller.user_agent is None:
-        return None
-    return Origin(ip_address=caller.ip_address, user_agent=caller.user_agent)

@@ -21,7 +21,7 @@ from ledger.commands import (
     OpenStore,
     OpenTerminal,
 )
-from ledger.handle import Result
+from ledger.entry import Result
 from ledger.merchant import MerchantSettings
 from ledger.program import CreateProgram, ProgramType, Reward
 from ledger.staff_pin import StaffRole

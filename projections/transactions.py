@@ -5,7 +5,7 @@ from uuid import UUID
 
 from ledger import card
 from ledger.actor import Role
-from ledger.handle import transaction_id
+from ledger.entry import transaction_id
 from ledger.store.codec import Read
 from ledger.store.log import Log
 from ledger.store.names import MERCHANT, STAFF_PIN

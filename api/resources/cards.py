@@ -14,8 +14,8 @@ from api.parts import Parts
 from api.resources.till import which_card
 from ledger.actor import Caller
 from ledger.commands import EnrolCard
+from ledger.entry import Result
 from ledger.errors import Rejected
-from ledger.handle import Result
 from ledger.plans import program_stream
 from projections import cards, transactions
 from schemas.cards import Card, CardPage, EnrolRequest, LookupRequest, TransactionPage

@@ -15,7 +15,7 @@ from api.parts import Parts
 from api.resources.cards import Cursor, Limit, Position
 from ledger.actor import Caller
 from ledger.commands import ChangePin, CreatePin, OnPin, StaffEntry, VerifyPin
-from ledger.handle import Result
+from ledger.entry import Result
 from ledger.staff_pin import DeactivateStaffPin, StaffRole, UnlockStaffPin
 from projections import pins
 from schemas.pins import PinChange, PinRequest, StaffPin, StaffPinPage, VerifyRequest

@@ -15,8 +15,8 @@ from api.resources.cards import Position
 from ledger.actor import Caller
 from ledger.commands import OnProgram
 from ledger.entropy import Entropy
+from ledger.entry import Result
 from ledger.errors import Rejected
-from ledger.handle import Result
 from ledger.plans import program_stream
 from ledger.program import Branding, ChangeProgram, CreateProgram, ExpiryPolicy, ProgramType, Reward, Rules
 from ledger.settings import Settings

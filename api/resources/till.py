@@ -13,8 +13,8 @@ from api.parts import Parts
 from ledger import card
 from ledger.actor import Caller
 from ledger.commands import OnCard, StaffEntry, WhichCard
+from ledger.entry import Result, transaction_id
 from ledger.errors import Rejected
-from ledger.handle import Result, transaction_id
 from projections import cards
 from schemas import till
 from schemas.cards import LookupRequest

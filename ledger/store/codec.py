@@ -125,18 +125,17 @@ def decode(stored: bytes, key: SubjectKey | None) -> Read:
     event_type, newest = event_type_of(envelope.name)
     if envelope.event_version > newest:
         raise UnknownEvent(f"{envelope.name}.{envelope.event_version}")
-    if envelope.event_version == newest:
-        event = _data[event_type].decode(envelope.data)
-    else:
-        lifted = upcast(envelope.name, envelope.event_version, msgspec.json.decode(envelope.data))
-        event = msgspec.convert(lifted, event_type)
-    origin = None
+    secret = Secret()
     if envelope.sealed is not None and key is not None:
         box = base64.b64decode(envelope.sealed)
         secret = _secrets.decode(key.open(box, place_of(envelope.stream, envelope.version)))
-        origin = secret.origin
+    if envelope.event_version == newest and not bytes(secret.private):
+        event = _data[event_type].decode(envelope.data)
+    else:
+        data = msgspec.json.decode(envelope.data)
         if bytes(secret.private):
-            event = with_private(event, secret.private)
+            data["private"] = msgspec.json.decode(secret.private)
+        event = msgspec.convert(upcast(envelope.name, envelope.event_version, data), event_type)
     at = Occurrence(
         stream=envelope.stream,
         version=envelope.version,
@@ -152,12 +151,5 @@ def decode(stored: bytes, key: SubjectKey | None) -> Read:
         event_version=envelope.event_version,
         previous_hash=envelope.previous_hash,
         hash=hash_of(stored),
-        origin=origin,
+        origin=secret.origin,
     )
-
-
-def with_private(event: Any, private: msgspec.Raw) -> Any:
-    """The event with its opened personal data in place."""
-    public = msgspec.to_builtins(event)
-    public["private"] = msgspec.json.decode(private)
-    return msgspec.convert(public, type(event))

@@ -39,6 +39,12 @@ def leave(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(forget)
 
 
+async def settle(seconds_max: float = 1.0) -> None:
+    """Waits, but not for long, until what was left behind has ended and closed its connections."""
+    if _left:
+        await asyncio.wait(_left, timeout=seconds_max)
+
+
 def forget(task: asyncio.Task[Any]) -> None:
     """Lets a task go that has ended, its exception looked at."""
     _left.discard(task)

@@ -1,6 +1,7 @@
 """The log as the rest of the ledger sees it: load a stream's state, look up a claim, append a command."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -15,13 +16,14 @@ from psycopg_pool import AsyncConnectionPool
 from ledger.actor import Occurrence
 from ledger.errors import Unavailable
 from ledger.store.codec import Read, decode, hash_of
-from ledger.store.deadline import ANSWER_SECONDS_MAX, STATEMENT_TIMEOUT, within
+from ledger.store.deadline import ANSWER_SECONDS_MAX, STATEMENT_TIMEOUT, settle, within
 from ledger.store.keys import Keyring, SubjectKey
 from ledger.store.names import Aggregate
 from ledger.store.recorder import Append, Outcome
 from ledger.store.writer import Writer
 
 S = TypeVar("S")
+LOG = logging.getLogger("loyalty")
 
 SNAPSHOT_EVERY_EVENTS = 200
 CACHED_STREAMS_MAX = 50_000
@@ -39,11 +41,11 @@ SNAPSHOT_AND_EVENTS = """
     FROM snapshots s LEFT JOIN subject_keys k USING (subject_id)
     WHERE s.stream_id = %(stream)s AND s.fold = %(fold)s
     UNION ALL
-    (SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
+    SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
     FROM events e LEFT JOIN subject_keys k USING (subject_id)
     WHERE e.originator_id = %(stream)s AND e.originator_version > coalesce(
         (SELECT version FROM snapshots WHERE stream_id = %(stream)s AND fold = %(fold)s), 0)
-    ORDER BY e.originator_version)
+    ORDER BY 1
 """
 OLDEST_FIRST_EVENTS = """
     SELECT notification_id, originator_id FROM events
@@ -113,6 +115,8 @@ class Log:
             min_size=1,
             max_size=POOL_CONNECTIONS_MAX,
             timeout=POOL_SECONDS_MAX,
+            # A longer one would have the pool wait ever longer between attempts, and readers after an outage with it.
+            reconnect_timeout=1.0,
             open=False,
             kwargs={
                 "autocommit": True,
@@ -133,6 +137,7 @@ class Log:
         """Writes what is queued and disconnects."""
         await self._writer.close()
         await asyncio.gather(*self._snapshots, return_exceptions=True)
+        await settle()
         await self._pool.close()
 
     # ---- reading --------------------------------------------------------------------------------------------
@@ -252,7 +257,7 @@ class Log:
         if loaded.version - loaded.snapshot_version >= SNAPSHOT_EVERY_EVENTS:
             task = asyncio.get_running_loop().create_task(self._save_snapshot(loaded))
             self._snapshots.add(task)
-            task.add_done_callback(self._snapshots.discard)
+            task.add_done_callback(self._snapshot_ended)
             loaded = msgspec.structs.replace(loaded, snapshot_version=loaded.version)
         self._cache[loaded.stream] = loaded
         self._cache.move_to_end(loaded.stream)
@@ -302,6 +307,11 @@ class Log:
             last_hash=snapshot.last_hash,
             snapshot_version=version,
         )
+
+    def _snapshot_ended(self, task: asyncio.Task[None]) -> None:
+        self._snapshots.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            LOG.warning("a snapshot was not saved (%s); the stream is folded from its events", task.exception())
 
     async def _save_snapshot(self, loaded: Loaded[Any]) -> None:
         state = msgspec.Raw(msgspec.msgpack.encode(loaded.state))

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger import account, card, customer, lots, merchant, program, staff_pin, terminal
+from ledger import account, attempts, card, customer, lots, merchant, program, staff_pin, terminal
 from ledger.actor import Occurrence
 
 S = TypeVar("S")
@@ -37,8 +37,8 @@ class Aggregate(Generic[S, E]):
         if not self.events:
             self.events = (events,)
         # A snapshot is good for the code that folded it and no other.
-        sources = inspect.getsource(sys.modules[evolve.__module__]) + inspect.getsource(lots)
-        self.fold = hashlib.sha256(sources.encode()).hexdigest()[:16]
+        modules = (sys.modules[evolve.__module__], lots, attempts)
+        self.fold = hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 
 CARD = Aggregate(card.Card, card.evolve, card.Event, lambda state: state.customer)

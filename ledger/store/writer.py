@@ -62,6 +62,8 @@ class Writer:
         try:
             while self._queue:
                 batch = independent(self._queue)
+                if not batch:
+                    continue
                 try:
                     await within(ANSWER_SECONDS_MAX, self._write(batch))
                 except Unavailable as error:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from ledger import card
 from ledger.entropy import SystemClock
-from ledger.handle import Result
+from ledger.entry import Result
 from ledger.store.recorder import Append, NewEvent
 from loyalty.embedded import EmbeddedServers
 from migrations import migrate

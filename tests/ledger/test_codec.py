@@ -19,8 +19,9 @@ from ledger.actor import Actor, Occurrence, Role
 from ledger.card import AddStamp, Card, EarnPoints, RedeemPoints, RedeemStamps
 from ledger.commands import ChangePin, CreatePin, OnProgram, OpenAccount, RotateKey
 from ledger.entropy import SystemEntropy
+from ledger.entry import Result
 from ledger.errors import Rejected
-from ledger.handle import Ledger, Result
+from ledger.handle import Ledger
 from ledger.merchant import MerchantSettings
 from ledger.program import ChangeProgram
 from ledger.staff_pin import StaffRole

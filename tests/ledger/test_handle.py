@@ -33,8 +33,9 @@ from ledger.commands import (
     VerifyPin,
     WhichCard,
 )
+from ledger.entry import Result
 from ledger.errors import Rejected
-from ledger.handle import Handled, Result
+from ledger.handle import Handled
 from ledger.merchant import ChangeSettings, MerchantSettings, StaffPinPolicy
 from ledger.plans import luhn_digit
 from ledger.program import ChangeProgram
