@@ -90,7 +90,7 @@ async def account_caller(
     if identity.account_id is None:
         raise Rejected("not_allowed")
     account = await parts.ledger.log.load(ACCOUNT, identity.account_id, fresh=fresh)
-    if account is None or account.state.role is not identity.role:
+    if account is None or (account.state.role, account.merchant_id) != (identity.role, identity.merchant_id):
         raise Rejected("invalid_credentials")
     return Caller(
         role=identity.role,

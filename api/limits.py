@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
+from litestar.exceptions import ValidationException
 
 from ledger.errors import Rejected
 
@@ -39,8 +40,16 @@ class JsonRequest(Request[Any, Any, State]):
                 return body
 
     async def json(self) -> Any:
-        """The body, decoded; raises `invalid_json` for bytes that are no UTF-8, no JSON, or nested too deeply."""
+        """The body as the shape that the handler takes, strictly: text is no number, whatever it says.
+
+        Raises `invalid_json` for bytes that are no UTF-8, no JSON, or nested too deeply.
+        """
+        shape = self.route_handler.parsed_fn_signature.parameters["data"].annotation
+        body = await self.body()
         try:
-            return msgspec.json.decode(await self.body())
+            return msgspec.json.decode(body, type=shape)
+        except msgspec.ValidationError as error:
+            message, _, path = str(error).partition(" - at `$.")
+            raise ValidationException(extra=[{"key": path.rstrip("`") or "body", "message": message}]) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Rejected("invalid_json") from None

@@ -17,6 +17,8 @@ from ledger.errors import Rejected, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 LOG = logging.getLogger("loyalty")
+RETRY_AFTER_SECONDS = 1
+DETAIL_CHARACTERS_MAX = 300
 
 
 class Kind(NamedTuple):
@@ -39,7 +41,11 @@ KINDS: dict[str, Kind] = {
         "Idempotency-Key missing",
         "Send a header Idempotency-Key, new for each command and the same when retrying.",
     ),
-    "invalid_idempotency_key": Kind(400, "Invalid Idempotency-Key", "A key is 1 to 255 printable ASCII characters."),
+    "invalid_idempotency_key": Kind(
+        400,
+        "Invalid Idempotency-Key",
+        "A key is 1 to 255 printable ASCII characters, in quotes or not, with none inside.",
+    ),
     "invalid_cursor": Kind(400, "Invalid cursor", "Use next_cursor of the page before, unchanged."),
     "invalid_position": Kind(400, "Invalid Loyalty-Position", "Send the integer that a command answered."),
     "invalid_credentials": Kind(401, "Not signed in", "The bearer key or token is missing, wrong, expired or revoked."),
@@ -140,7 +146,10 @@ def problem(
 
 def on_rejected(request: Request[Any, Any, Any], refusal: Rejected) -> Response[bytes]:
     """A rule said no."""
-    return problem(refusal.code, base_url_of(request), facts=refusal.facts)
+    later = KINDS[refusal.code].status == 503
+    return problem(
+        refusal.code, base_url_of(request), facts=refusal.facts, retry_after=RETRY_AFTER_SECONDS if later else None
+    )
 
 
 def on_unavailable(request: Request[Any, Any, Any], error: Unavailable) -> Response[bytes]:
@@ -163,7 +172,7 @@ def parameters_at_fault(extra: Any) -> str:
     said = [
         f"{entry.get('key', 'body')}: {entry.get('message', 'invalid')}" for entry in entries if isinstance(entry, dict)
     ]
-    return re.sub(r"'[^']*'", "…", "; ".join(said))
+    return re.sub(r"'.*'", "…", "; ".join(said), flags=re.DOTALL)[:DETAIL_CHARACTERS_MAX]
 
 
 def on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -52,7 +52,7 @@ class Tokens:
             )
             identity = msgspec.convert(claims["identity"], Identity)
             expires = int(claims["exp"])
-        except (jwt.InvalidTokenError, msgspec.ValidationError, KeyError, ValueError, TypeError):
+        except (jwt.InvalidTokenError, msgspec.ValidationError, KeyError, ValueError, TypeError, OverflowError):
             raise Rejected("invalid_credentials") from None
         if now.timestamp() >= expires:
             raise Rejected("invalid_credentials")
