@@ -134,7 +134,7 @@ class EmbeddedServers:
         impatient Ctrl-C here leaves no server behind. Raises EmbeddedServerError if a server does not end.
         """
         for server in self._servers:
-            server.ask_to_stop()
+            server.send(server.stop_signal)
         for server in self._servers:
             server.wait_until_stopped()
         if self._servers:
@@ -311,7 +311,6 @@ class _Server(ABC):
         self._lock_file = folders.data / f"{self.folder_name}.lock"
         self._log_file = folders.data / f"{self.folder_name}.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked_to_stop = False
 
     @classmethod
     @abstractmethod
@@ -351,43 +350,34 @@ class _Server(ABC):
             if self._process is None:
                 # Whoever holds the lock is still starting, or is stopping and makes room in a moment.
                 self.launch_unless_running()
-            elif self._process.poll() is not None:
-                code = self._process.returncode
+            elif (code := self._process.poll()) is not None:
                 raise EmbeddedServerError(f"{self.name} did not start (exit code {code}). {self._log_tail()}")
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(f"{self.name} runs but does not answer. {self._log_tail()}")
             time.sleep(_POLL_SECONDS)
-
-    def ask_to_stop(self) -> None:
-        self._asked_to_stop = self._send(self.stop_signal)
 
     def wait_until_stopped(self) -> None:
         asked = time.monotonic()
         while (lock := _lock(self._lock_file)) is None:
             if time.monotonic() > asked + 2 * _STOP_SECONDS:
                 raise EmbeddedServerError(f"{self.name} does not stop. End its processes. {self._log_tail()}")
-            if time.monotonic() > asked + _STOP_SECONDS:
-                self._send(self.last_resort)
-            elif not self._asked_to_stop:
-                # Launched in the instant of the interruption, it did not listen yet and is not known by its process.
-                self.ask_to_stop()
+            late = time.monotonic() > asked + _STOP_SECONDS
+            # One launched in the very instant of an interruption may not have listened when it was asked.
+            if late or self._process is None:
+                self.send(self.last_resort if late else self.stop_signal)
             time.sleep(_POLL_SECONDS)
         os.close(lock)
         if self._process is not None:
             self._process.wait()
 
-    def _send(self, number: signal.Signals) -> bool:
-        """Whether there was somebody to send it to."""
+    def send(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            return True
-        if _listens(self._folders.sockets / self.socket_name):
+        elif _listens(self._folders.sockets / self.socket_name):
             # Only a server that listens has written the pid file; a stale one may name somebody else.
             for pid in _read_lines(self._folder / self.pid_name)[:1]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), number)
-                    return True
-        return False
 
     def _log_tail(self) -> str:
         return "\n".join([f"The end of its log, {self._log_file}:", *_read_lines(self._log_file)[-15:]])
