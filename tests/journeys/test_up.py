@@ -12,10 +12,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from loyalty.cli import main
+from api.parts import Parts
+from ledger.errors import Unavailable
+from ledger.settings import Settings
+from loyalty.cli import main, with_parts
+from loyalty.installation import with_secrets
 from tests.installed import ROOT, STORE, Installation, Up, installed, wait_until
 
 pytestmark = pytest.mark.slow
@@ -155,29 +160,25 @@ def test_ctrl_c_during_the_start_leaves_nothing_behind(place: Installation) -> N
 
 
 def test_when_it_is_killed_the_servers_stay_and_the_next_start_adopts_them(place: Installation) -> None:
-    with place.up("--demo") as up:
-        demo, first = up.demo, up.earn(2_500, key="before the kill")
-        up.kill()
-        wait_until(lambda: not place.api(), "the API was gone", 8)
-        servers = place.processes()
-        assert servers
-    assert place.run("migrate").stdout == "Nothing to do.\n"
-    with place.up("--demo") as up:
-        assert up.demo["terminal_key"] == demo["terminal_key"]
-        assert up.earn(2_500, key="before the kill").content == first.content
-        assert_the_demo_works(up)
-        assert set(servers) & set(place.processes())
-        assert up.signal_all(signal.SIGINT) == 0
-    assert place.processes() == []
-
-
-def test_a_demo_that_was_killed_half_made_is_no_obstacle(place: Installation) -> None:
     with place.up("--demo", wait=False) as up:
         wait_until(lambda: is_half_made(place) or up.process.poll(), "the demo was half made")
         up.kill()
         assert not (place.data / "demo.json").exists()
+        servers = place.processes()
+        assert servers
     with place.up("--demo") as up:
+        assert set(servers) & set(place.processes())
         assert_the_demo_works(up)
+        demo, first = up.demo, up.earn(2_500, key="before the kill")
+        up.kill()
+        wait_until(lambda: not place.api(), "the API was gone", 8)
+    assert place.run("migrate").stdout == "Nothing to do.\n"
+    with place.up("--demo") as up:
+        assert up.demo["terminal_key"] == demo["terminal_key"]
+        assert up.earn(2_500, key="before the kill").content == first.content
+        assert set(servers) & set(place.processes())
+        assert up.signal_all(signal.SIGINT) == 0
+    assert place.processes() == []
 
 
 def is_half_made(place: Installation) -> bool:
@@ -261,16 +262,13 @@ def test_a_command_without_servers_says_what_to_start(place: Installation) -> No
 
 
 def test_a_database_that_does_not_answer_is_said_plainly(place: Installation) -> None:
+    async def ask(_: Parts) -> None:
+        raise Unavailable("nobody answers")
+
     nowhere = f"postgresql://nobody@/nothing?host={place.folder}"
-    ran = place.run(
-        *("user", "add", "--email", "a@b.c", "--role", "admin", "--password", "a long password"),
-        LOYALTY_DATABASE_URL=nowhere,
-    )
-    assert ran.returncode == 1
-    assert ran.stderr.endswith(
-        "Error: The database does not answer. Nothing is half done: run the same command again.\n"
-    )
-    assert "Traceback" not in ran.stderr
+    settings = with_secrets(Settings(data_dir=place.data, database_url=nowhere), place.data)
+    with pytest.raises(click.ClickException, match=r"^The database does not answer\. Nothing is half done"):
+        with_parts(settings, ask)
 
 
 # ---- several processes --------------------------------------------------------------------------------------------
