@@ -29,6 +29,7 @@ from ledger.secrecy import Secrecy, key_digest
 from ledger.staff_pin import StaffRole
 from ledger.store.keys import Keyring
 from ledger.store.log import Log
+from ledger.store.names import CARD
 
 PIN = "1234"
 NOON = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)
@@ -123,8 +124,6 @@ class Shop:
 
     async def card(self, which: card.Card) -> card.Card:
         """The card as the log has it now."""
-        from ledger.store.names import CARD
-
         loaded = await self.ledger.log.load(CARD, which.id, fresh=True)
         assert loaded is not None
         return loaded.state
@@ -155,7 +154,8 @@ async def open_shop(
     assert opened.result is not None
     (store_id,) = opened.result.main.state.stores
     till = await ledger.handle(OpenTerminal(store_id=store_id, name="Till 1"), admin)
-    assert till.result is not None and till.result.secret is not None
+    assert till.result is not None
+    assert till.result.secret is not None
     await ledger.handle(OnProgram(program.CreateProgram(rules(**program_rules))), admin)
     pin = await ledger.handle(CreatePin(name="Alex", pin=PIN, role=StaffRole.STAFF), admin)
     assert pin.result is not None

@@ -1,4 +1,4 @@
-"""`make bench`: the log, the door and HTTP against pgbench's one-row commits, interleaved, medians of several rounds."""
+"""`make bench`: the log, the door and HTTP against pgbench's one-row commits, interleaved; medians of rounds."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ async def commands_per_second(database_url: str, seconds: float) -> float:
     await shop.ask(cards[0], card.EarnPoints(2500, None))
     until, done = time.perf_counter() + seconds, 0
 
-    def answer(result: Result) -> bytes:
+    def answer(_: Result) -> bytes:
         return STATE
 
     async def client(mine: card.Card) -> None:
@@ -130,7 +130,7 @@ def enrolled(demo: dict[str, str], count: int) -> list[str]:
 @click.option("--seconds", default=5, help="How long each measurement takes.")
 def main(rounds: int, seconds: int) -> None:
     """Measures in turn and prints medians."""
-    folder = Path(tempfile.mkdtemp(prefix="loyalty-bench-", dir="/tmp"))  # noqa: S108 (short enough for a socket)
+    folder = Path(tempfile.mkdtemp(prefix="loyalty-bench-", dir="/tmp"))
     folder.chmod(0o755)
     process, demo = served(folder / "data")
     try:

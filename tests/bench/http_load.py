@@ -20,7 +20,8 @@ async def client(host: str, port: int, key: str, card: str, until: float, latenc
     while (began := time.perf_counter()) < until:
         writer.write(
             b"POST /api/v1/store/loyalty/points HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            + f"Authorization: Bearer {key}\r\nIdempotency-Key: {uuid4()}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + f"Authorization: Bearer {key}\r\nIdempotency-Key: {uuid4()}\r\n".encode()
+            + f"Content-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
         head = await reader.readuntil(b"\r\n\r\n")

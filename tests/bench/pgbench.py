@@ -22,8 +22,10 @@ def commits_per_second(database_url: str, folder: Path, *, clients: int, seconds
     script.write_text(ROW)
     table = "CREATE TABLE IF NOT EXISTS bench_rows (id bigserial PRIMARY KEY, body text)"
     subprocess.run([program("psql"), "-q", database_url, "-c", table], check=True, capture_output=True)
-    command: list[str | Path] = [program("pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds)]
-    run = subprocess.run([*command, "-f", script, database_url], check=True, capture_output=True, text=True)
+    command: list[str | Path] = [program("pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "2"]
+    run = subprocess.run(
+        [*command, "-T", str(seconds), "-f", script, database_url], check=True, capture_output=True, text=True
+    )
     found = re.search(r"tps = ([0-9.]+)", run.stdout)
     assert found is not None, run.stdout
     return float(found[1])
