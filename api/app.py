@@ -40,7 +40,7 @@ def parts_from(settings: Settings) -> Parts:
     secrecy = Secrecy(settings.pepper.encode(), entropy, clock, settings.bcrypt_rounds)
     return Parts(
         settings=settings,
-        base_url=settings.public_base_url or f"http://{settings.host}:{settings.port}",
+        base_url=settings.base_url,
         ledger=Ledger(Log(settings.database_url, keyring), keyring, secrecy, clock, entropy),
         tokens=Tokens(settings.token_secret, settings.token_minutes),
         clock=clock,

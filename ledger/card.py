@@ -416,8 +416,8 @@ def refuse_foreign_store(card: Card, facts: Facts) -> None:
 
 
 def stamp_due_at(card: Card, rules: Rules) -> datetime | None:
-    """When the cooldown of the last stamp ends; None before the first stamp."""
-    if card.last_stamp_at is None:
+    """When the cooldown of the last stamp ends; None before the first stamp, and where the program has none."""
+    if card.last_stamp_at is None or rules.cooldown_minutes == 0:
         return None
     return card.last_stamp_at + timedelta(minutes=rules.cooldown_minutes)
 

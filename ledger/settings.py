@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,7 @@ PREFIX = "LOYALTY_"
 SECRET_BYTES_MIN = 32
 PRODUCTION = "production"
 BCRYPT_ROUNDS_PRODUCTION_MIN = 10
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (who listens on every address is reached on this one)
 
 Secret = Annotated[str, Meta(min_length=SECRET_BYTES_MIN)]
 
@@ -23,9 +24,10 @@ class BadSettings(Exception):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How this installation runs. The environment variable of a field is its name in capitals after `LOYALTY_`."""
 
-    environment: Annotated[str, Meta(description="`production` refuses embedded servers and generated secrets.")] = (
-        "development"
-    )
+    environment: Annotated[
+        Literal["development", "production"],
+        Meta(description="`production` refuses embedded servers and generated secrets."),
+    ] = "development"
     data_dir: Annotated[
         Path | None, Meta(description="Folder of embedded servers and generated secrets; has a default per user.")
     ] = None
@@ -48,8 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_secret: Annotated[Secret | None, Meta(description="Signs access tokens; 32 characters or more.")] = None
     token_minutes: Annotated[int, Meta(ge=1, le=1_440, description="How long an access token is good.")] = 60
     bcrypt_rounds: Annotated[int, Meta(ge=4, le=16, description="Cost of PIN and password hashes.")] = 10
-    body_bytes_max: Annotated[int, Meta(ge=1_024, description="Largest request body.")] = 65_536
-    body_seconds_max: Annotated[int, Meta(ge=1, description="How long a request body may take to arrive.")] = 10
+    body_bytes_max: Annotated[int, Meta(ge=1_024, le=1_048_576, description="Largest request body.")] = 65_536
+    body_seconds_max: Annotated[int, Meta(ge=1, le=60, description="How long a request body may take to arrive.")] = 10
     default_cooldown_minutes: Annotated[
         int, Meta(ge=0, le=10_080, description="Cooldown of a new program that names none.")
     ] = 15
@@ -65,6 +67,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_points_per_euro: Annotated[
         int, Meta(ge=0, le=100_000, description="Points per unit of currency of a new program that names none.")
     ] = 10
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is reached: as configured, or on this machine."""
+        if self.public_base_url is not None:
+            return self.public_base_url.rstrip("/")
+        host = LOOPBACK.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 def settings_from(environ: Mapping[str, str] | None = None) -> Settings:
@@ -83,12 +93,13 @@ def settings_from(environ: Mapping[str, str] | None = None) -> Settings:
                 values[name] = msgspec.convert(value, fields[name], strict=False, dec_hook=decode_path)
             except msgspec.ValidationError as error:
                 bad.append(f"{PREFIX}{name.upper()}: {error}")
-    if not bad:
-        settings = Settings(**values)
-        bad = refused_in_production(settings) if settings.environment == PRODUCTION else []
-        if not bad:
-            return settings
-    raise BadSettings("\n".join(sorted(bad)))
+    settings = Settings(**values)
+    if settings.environment == PRODUCTION:
+        named = {line.partition(":")[0] for line in bad}
+        bad += [line for line in refused_in_production(settings) if line.partition(":")[0] not in named]
+    if bad:
+        raise BadSettings("\n".join(sorted(bad)))
+    return settings
 
 
 def decode_path(kind: type, value: object) -> object:

@@ -99,7 +99,7 @@ def run_processes(settings: Settings, *, with_demo: bool) -> int:
         children = [
             Child(f"api-{number + 1}", command, environment, (listener.fileno(),)) for number in range(settings.workers)
         ]
-        click.echo(f"API at http://{settings.host}:{settings.port}, its documentation at /docs. Ctrl-C stops.")
+        click.echo(f"API at {settings.base_url}, its documentation at /docs. Ctrl-C stops.")
         return Supervisor(children).run()
 
 
@@ -160,7 +160,7 @@ def serve(fd: int | None) -> None:
         settings = running(installation())
         listener = listening(settings)
         settings = msgspec.structs.replace(settings, port=listener.getsockname()[1])
-        click.echo(f"API at http://{settings.host}:{settings.port}, its documentation at /docs. Ctrl-C stops.")
+        click.echo(f"API at {settings.base_url}, its documentation at /docs. Ctrl-C stops.")
     config = uvicorn.Config(
         create_app(parts_from(settings)),
         loop="uvloop",

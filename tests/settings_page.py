@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -39,6 +39,8 @@ def kind_of(hint: Any) -> str:
     """The kind of value a field takes."""
     if get_origin(hint) is Annotated:
         return kind_of(get_args(hint)[0])
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(hint))
     if hint in KINDS:
         return KINDS[hint]
     return next(kind_of(part) for part in get_args(hint) if part is not type(None))

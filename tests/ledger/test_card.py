@@ -259,9 +259,13 @@ def test_without_a_cooldown_stamps_follow_at_once() -> None:
 
 
 def test_a_till_that_was_offline_cannot_stamp_before_the_last_stamp() -> None:
-    a_card(stamped(1)).when(AddStamp(), facts(NOON - SECOND, cooldown_minutes=0)).refused(
-        "stamp_cooldown", next_stamp_available_at="2026-03-02T11:00:00Z"
+    a_card(stamped(1)).when(AddStamp(), facts(NOON - SECOND)).refused(
+        "stamp_cooldown", next_stamp_available_at="2026-03-02T11:15:00Z"
     )
+
+
+def test_without_a_cooldown_a_clock_that_is_behind_refuses_no_stamp() -> None:
+    a_card(stamped(1)).when(AddStamp(), facts(NOON - SECOND, cooldown_minutes=0)).then(stamped(2, 2))
 
 
 def test_the_cooldown_is_that_of_the_program_as_it_is_now() -> None:
