@@ -49,6 +49,7 @@ def checked_in() -> dict[str, Any]:
     return loaded
 
 
+@cache
 def operations() -> list[tuple[str, str, Operation]]:
     """Every method and path with what is said of it."""
     return [
@@ -70,12 +71,18 @@ def resolved(value: dict[str, Any]) -> dict[str, Any]:
 
 def operation_of(method: str, path: str) -> Operation | None:
     """What the document says of a request, None where it says nothing; exact paths before those with parameters."""
-    matching = [
-        (template.count("{"), operation)
-        for known, template, operation in operations()
-        if known == method and re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), path)
+    return next(
+        (operation for known, pattern, operation in addresses() if known == method and pattern.fullmatch(path)), None
+    )
+
+
+@cache
+def addresses() -> list[tuple[str, re.Pattern[str], Operation]]:
+    """Every method and the pattern of its path, exact paths first."""
+    return [
+        (method, re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))), operation)
+        for method, template, operation in sorted(operations(), key=lambda known: known[1].count("{"))
     ]
-    return min(matching, key=lambda found: found[0])[1] if matching else None
 
 
 @cache

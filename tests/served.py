@@ -264,15 +264,15 @@ def fresh_database(servers: Servers) -> Iterator[str]:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(servers: Servers) -> Iterator[Served]:
-    """One API process for a module; tests keep apart by opening shops of their own."""
+    """One API process for all tests that leave it running; they keep apart by opening shops of their own."""
     with fresh_database(servers) as database_url, serving(database_url) as running:
         yield running
         assert running.errors() == ""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served_twice(servers: Servers) -> Iterator[tuple[Served, Served]]:
     """Two API processes over one database."""
     with fresh_database(servers) as database_url, serving(database_url) as here, serving(database_url) as there:
