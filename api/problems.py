@@ -19,6 +19,8 @@ MEDIA_TYPE = "application/problem+json"
 LOG = logging.getLogger("loyalty")
 RETRY_AFTER_SECONDS = 1
 DETAIL_CHARACTERS_MAX = 300
+BODY_NOT_READ = (408, 413)
+"""What is said before the body has ended; whoever goes on sending it would keep the connection for good."""
 
 
 class Kind(NamedTuple):
@@ -139,6 +141,8 @@ def problem(
         **(facts or {}),
     }
     headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+    if kind.status in BODY_NOT_READ:
+        headers["Connection"] = "close"
     if kind.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(msgspec.json.encode(body), status_code=kind.status, media_type=MEDIA_TYPE, headers=headers)
