@@ -3,14 +3,14 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 PREFIX = "LOYALTY_"
 SECRET_BYTES_MIN = 32
-PRODUCTION = "production"
+PRODUCTION: Final = "production"
 BCRYPT_ROUNDS_PRODUCTION_MIN = 10
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (who listens on every address is reached on this one)
 
