@@ -16,7 +16,7 @@ from api import problems
 from api.auth import provide_caller
 from api.commands import provide_key
 from api.documented import OpenApiJson
-from api.limits import JsonRequest
+from api.limits import AnswerTimeLimit, JsonRequest
 from api.parts import Parts
 from api.resources import access, cards, pins, programs, till
 from api.tokens import Tokens
@@ -82,6 +82,7 @@ def create_app(parts: Parts) -> Litestar:
         },
         lifespan=[open_log],
         request_class=JsonRequest,
+        middleware=[AnswerTimeLimit()],
         request_max_body_size=None,
         logging_config=None,
         openapi_config=openapi(),

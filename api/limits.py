@@ -1,4 +1,4 @@
-"""Bodies as they are taken: bounded in size and in time, and JSON or refused."""
+"""Bodies as they are taken: bounded in size and in time, and JSON or refused. Answers as they are given: in time."""
 
 import asyncio
 from typing import Any
@@ -7,8 +7,12 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import ValidationException
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from ledger.errors import Rejected
+from ledger.errors import Rejected, Unavailable
+
+ANSWER_SECONDS_MAX = 2.8
 
 
 class JsonRequest(Request[Any, Any, State]):
@@ -53,3 +57,35 @@ class JsonRequest(Request[Any, Any, State]):
             raise ValidationException(extra=[{"key": path.rstrip("`") or "body", "message": message}]) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Rejected("invalid_json") from None
+
+
+class AnswerTimeLimit(ASGIMiddleware):
+    """Lets nobody wait for the ledger longer than a till waits, however many steps a request takes or stands behind.
+
+    Only the service's own time counts, not that of a body that is still to arrive; an answer that has begun may take
+    as long as it is.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Raises `Unavailable` when the time is over; a command may then have been recorded, and its key tells."""
+        loop = asyncio.get_running_loop()
+        left = ANSWER_SECONDS_MAX
+
+        async def receive_meanwhile() -> Any:
+            nonlocal left
+            left = (limit.when() or loop.time()) - loop.time()
+            limit.reschedule(None)
+            try:
+                return await receive()
+            finally:
+                limit.reschedule(loop.time() + left)
+
+        async def send_in_time(message: Message) -> None:
+            limit.reschedule(None)
+            await send(message)
+
+        try:
+            async with asyncio.timeout(left) as limit:
+                await next_app(scope, receive_meanwhile, send_in_time)
+        except TimeoutError:
+            raise Unavailable("the answer takes too long") from None
