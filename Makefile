@@ -27,10 +27,10 @@ run: install ## start everything with a demo merchant, in the foreground; Ctrl-C
 	@exec $(BIN)/loyalty up --demo
 
 test: $(DEV) ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 quick: $(DEV) ## run the tests that are not slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 check: $(DEV) ## run every check, then every test
 	$(BIN)/ruff format --check .
@@ -39,7 +39,7 @@ check: $(DEV) ## run every check, then every test
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.checksums --check
 	$(BIN)/python -m pytest -q tests/test_tidy.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 fmt: $(DEV) ## format the code and mend what can be mended without thought
 	$(BIN)/ruff check --fix-only .
