@@ -37,7 +37,8 @@ async def provide_caller(request: Connection, parts: NamedDependency[Parts], loy
     Raises `invalid_credentials` without good credentials and `not_allowed` for a role that the route does not admit.
     """
     token = bearer(request)
-    fresh = request.method == "GET"
+    # Whatever ends in `ledger.handle` has its credential looked at again there, under the guard; nothing else has.
+    fresh = not request.route_handler.opt.get("decides", False)
     match = TERMINAL_KEY.fullmatch(token)
     caller = (
         await terminal_caller(request, parts, UUID(match[1]), match[2], fresh=fresh)
@@ -89,7 +90,7 @@ async def account_caller(
     identity = parts.tokens.read(token, "api", parts.clock.now())
     if identity.account_id is None:
         raise Rejected("not_allowed")
-    account = await parts.ledger.log.load(ACCOUNT, identity.account_id, fresh=fresh)
+    account = await parts.ledger.log.load(ACCOUNT, identity.account_id, fresh=True)
     if account is None or (account.state.role, account.merchant_id) != (identity.role, identity.merchant_id):
         raise Rejected("invalid_credentials")
     return Caller(

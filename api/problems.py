@@ -69,6 +69,8 @@ KINDS: dict[str, Kind] = {
     ),
     "store_code_taken": Kind(409, "Store code taken", "Store codes are unique on the platform; choose another."),
     "invalid_store_code": Kind(400, "Invalid store code", "2 to 32 capital letters, digits and hyphens."),
+    "invalid_time_zone": Kind(400, "Invalid time zone", "Give an IANA name, as Europe/Luxembourg."),
+    "invalid_currency": Kind(400, "Invalid currency", "Give the three capital letters of ISO 4217."),
     "invalid_settings": Kind(400, "Invalid settings", "`field` is outside its limits."),
     "terminal_not_found": Kind(404, "No such terminal", "The merchant has no such terminal."),
     "terminal_exists": Kind(409, "Terminal exists", "There is such a terminal already."),

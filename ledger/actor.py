@@ -9,6 +9,9 @@ import msgspec
 PLATFORM = UUID(int=0)
 """Stands for the merchant in what belongs to no merchant: admins' accounts, the directory of store codes."""
 
+OPERATOR = UUID(int=1)
+"""Stands for whoever runs commands on the machine itself."""
+
 
 class Role(StrEnum):
     """The kinds of caller; which of them may do what is decided where they enter."""

@@ -1,4 +1,4 @@
-"""How wrong PINs are counted and when that locks: one rule for staff PINs, terminals and accounts."""
+"""How wrong PINs are counted and when that locks: one rule for staff PINs and for terminals."""
 
 from datetime import datetime, timedelta
 

@@ -10,7 +10,7 @@ import msgspec
 from ledger.actor import Occurrence
 from ledger.attempts import rfc3339
 from ledger.errors import Rejected
-from ledger.lots import Lot, LotPart, lot_expiry, oldest_parts, without
+from ledger.lots import Lot, LotPart, lot_expiry, oldest_parts, with_lot, without
 from ledger.program import ExpiryPolicy, Program, Rules
 
 PURCHASE_CENTS_MAX = 100_000_000
@@ -36,11 +36,11 @@ class RedeemStamps(msgspec.Struct, gc=False, frozen=True):
     """Takes the stamps of one reward."""
 
 
-class EarnPoints(msgspec.Struct, gc=False, frozen=True):
+class EarnPoints(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """Adds the points of a purchase."""
 
     purchase_amount_cents: int
-    order_reference: str | None
+    order_reference: str | None = None
 
 
 class RedeemPoints(msgspec.Struct, gc=False, frozen=True):
@@ -211,7 +211,7 @@ def evolve(card: Card | None, event: Event, at: Occurrence) -> Card:
         case PointsEarned() | WelcomeBonusGranted():
             lots = card.lots
             if event.points:
-                lots = (*lots, Lot(at.version, event.points, event.expires_at))
+                lots = with_lot(lots, Lot(at.version, event.points, at.occurred_at, event.expires_at))
             return msgspec.structs.replace(
                 card, points_balance=event.points_balance, lots=lots, last_activity_at=activity
             )
@@ -307,7 +307,7 @@ def stamp_added(card: Card, facts: Facts) -> StampAdded:
         raise Rejected("stamps_not_offered", program_type=rules.type)
     due = stamp_due_at(card, rules)
     if due is not None and facts.now < due:
-        raise Rejected("stamp_cooldown", next_stamp_available_at=rfc3339(due))
+        raise Rejected("stamp_cooldown", next_stamp_available_at=rfc3339(next_stamp_available_at(card, facts) or due))
     stamps_today = card.stamps_on(facts.day)
     if stamps_today >= rules.max_daily_stamps:
         raise Rejected(

@@ -149,24 +149,53 @@ Command = (
     | OpenAccount
 )
 
+NAMES: dict[type, str] = {
+    EnrolCard: "enrol_card",
+    OnCard: "on_card",
+    OnProgram: "on_program",
+    CreatePin: "create_pin",
+    ChangePin: "change_pin",
+    OnPin: "on_pin",
+    VerifyPin: "verify_pin",
+    OpenMerchant: "open_merchant",
+    OnMerchant: "on_merchant",
+    OpenStore: "open_store",
+    OpenTerminal: "open_terminal",
+    RotateKey: "rotate_key",
+    OnTerminal: "on_terminal",
+    OpenAccount: "open_account",
+    card.AddStamp: "add_stamp",
+    card.RedeemStamps: "redeem_stamps",
+    card.EarnPoints: "earn_points",
+    card.RedeemPoints: "redeem_points",
+    program.CreateProgram: "create_program",
+    program.ChangeProgram: "change_program",
+    staff_pin.DeactivateStaffPin: "deactivate",
+    staff_pin.UnlockStaffPin: "unlock",
+    merchant.ChangeSettings: "change_settings",
+    terminal.RevokeTerminal: "revoke",
+    terminal.UnlockTerminal: "unlock",
+}
+"""Names that stand in digests kept for good, written down by hand: renaming a class must not spoil a late retry."""
+
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def request_text(command: Command) -> str:
-    """A command in one line, the same for the same request; PINs and passwords, which could be guessed, left out."""
+    """A command in one line, the same for the same request and for good; it is kept as a keyed digest only.
+
+    The PIN of whoever stands at the till is no part of the request: a retry may come from a colleague. New fields need
+    a default and `omit_defaults`, or old digests would no longer match.
+    """
     inner = ""
     match command:
         case OnCard():
             command = msgspec.structs.replace(command, staff=StaffEntry(staff_id=command.staff.staff_id))
-            inner = type(command.command).__name__
-        case CreatePin() | ChangePin():
-            command = msgspec.structs.replace(command, pin="")
+            inner = NAMES[type(command.command)]
         case VerifyPin(staff):
             command = VerifyPin(StaffEntry(staff_id=staff.staff_id))
-        case OpenAccount():
-            command = msgspec.structs.replace(command, password="")
         case OnProgram() | OnPin() | OnMerchant() | OnTerminal():
-            inner = type(command.command).__name__
+            inner = NAMES[type(command.command)]
         case _:
             pass
-    return f"{type(command).__name__} {inner} {_encoder.encode(command).decode()}"
+    return f"{NAMES[type(command)]} {inner} {_encoder.encode(command).decode()}"

@@ -20,7 +20,7 @@ from ledger.store.log import Log
 from ledger.store.recorder import Append, Claim, Outcome, Stale, Taken, Written
 from ledger.view import ClaimOn, Decision, Holder, View, holder_of, value_of
 
-ATTEMPTS_MAX = 100
+COMMAND_SECONDS_MAX = 2.8
 
 
 class Handled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -66,13 +66,19 @@ class Ledger:
         request = Request(
             command=command, caller=caller, key=key, digest=digest, answer=answer, occurred_at=occurred_at
         )
-        async with self._lock_for(command):
-            who = Identification(self.secrecy)
-            for attempt in range(ATTEMPTS_MAX):
-                handled = await self._attempt(request, who, fresh=attempt > 0)
-                if handled is not None:
-                    return handled
-        raise Unavailable("too many others write to the same streams")
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS_MAX), self._lock_for(command, caller):
+                return await self._settled(request)
+        except TimeoutError:
+            raise Unavailable("the command took too long") from None
+
+    async def _settled(self, request: Request) -> Handled:
+        """Tries until nothing moves in between; the time that commands are given ends it if that never comes."""
+        who = Identification(self.secrecy)
+        handled = await self._attempt(request, who, fresh=False)
+        while handled is None:
+            handled = await self._attempt(request, who, fresh=True)
+        return handled
 
     async def find_card(self, caller: Caller, which: WhichCard) -> UUID:
         """The card of the caller's merchant that is meant; raises `card_not_found`."""
@@ -80,13 +86,13 @@ class Ledger:
             View(self.log, caller, self.clock.now(), self.clock.now(), fresh=True), which
         )
 
-    def _lock_for(self, command: Command) -> asyncio.Lock:
+    def _lock_for(self, command: Command, caller: Caller) -> asyncio.Lock:
         """Commands for one card take turns within a process: all but the first would find it moved."""
         if isinstance(command, OnCard):
             which = command.which
-            name = str(which.card_id or which.card_number or which.qr_code)
+            name = f"{caller.merchant_id}:{which.card_id or which.card_number or which.qr_code}"
         elif isinstance(command, EnrolCard) and command.customer_id is not None:
-            name = command.customer_id
+            name = f"{caller.merchant_id}:customer:{command.customer_id}"
         else:
             return asyncio.Lock()
         lock = self._locks.get(name)
@@ -106,14 +112,15 @@ class Ledger:
             if decision.reserves is not None:
                 await self._reserve(request.caller.merchant_id, decision.reserves)
         except Rejected:
+            if not await self._is_current(view):
+                return None
             earlier = await self._earlier(request, view) if admitted else None
-            if earlier is not None:
-                return earlier
-            if await self.log.is_current(view.guards):
+            if earlier is None:
                 raise
-            self.log.forget(view.guards)
-            return None
+            return earlier
         if decision.refusal is not None:
+            if not await self._is_current(view):
+                return None
             earlier = await self._earlier(request, view)
             if earlier is not None:
                 return earlier
@@ -128,6 +135,13 @@ class Ledger:
             case Taken(claim):
                 self.log.forget(entry.append.guards)
                 return await self._taken(request, view, claim)
+
+    async def _is_current(self, view: View) -> bool:
+        """Whether nothing that was read has moved; what did is read anew the next time."""
+        current = await self.log.is_current(view.guards)
+        if not current:
+            self.log.forget(view.guards)
+        return current
 
     async def _append(self, append: Append, view: View) -> Outcome:
         if append.events or append.claims:

@@ -12,6 +12,7 @@ class Lot(msgspec.Struct, gc=False, frozen=True):
 
     lot: int
     points: int
+    earned_at: datetime
     expires_at: datetime | None
 
 
@@ -22,10 +23,17 @@ class LotPart(msgspec.Struct, gc=False, frozen=True):
     points: int
 
 
+def with_lot(lots: tuple[Lot, ...], lot: Lot) -> tuple[Lot, ...]:
+    """The lots and one more, oldest earning first: what was imported late may have been earned early."""
+    if not lots or lots[-1].earned_at <= lot.earned_at:
+        return (*lots, lot)
+    return tuple(sorted((*lots, lot), key=lambda each: each.earned_at))
+
+
 def without(lots: tuple[Lot, ...], parts: tuple[LotPart, ...]) -> tuple[Lot, ...]:
     """The lots after those parts were taken; an empty lot is no lot."""
     taken = {part.lot: part.points for part in parts}
-    left = (Lot(lot.lot, lot.points - taken.get(lot.lot, 0), lot.expires_at) for lot in lots)
+    left = (msgspec.structs.replace(lot, points=lot.points - taken.get(lot.lot, 0)) for lot in lots)
     return tuple(lot for lot in left if lot.points)
 
 

@@ -128,6 +128,7 @@ def evolve(merchant: Merchant | None, event: Event, at: Occurrence) -> Merchant:
 
 # ---- decide ---------------------------------------------------------------------------------------------------
 
+CURRENCY = re.compile(r"[A-Z]{3}")
 STORE_CODE = re.compile(r"[A-Z0-9][A-Z0-9-]{1,31}")
 SETTINGS_LIMITS = {"pin_max_failed_attempts": (1, 100), "pin_lockout_minutes": (1, 7 * 24 * 60)}
 
@@ -146,6 +147,8 @@ def decide(merchant: Merchant | None, command: Command) -> list[Event]:
             refuse_bad_settings(settings)
             return [] if settings == current.settings else [SettingsChanged(settings)]
         case AddStore(store):
+            if not CURRENCY.fullmatch(store.currency):
+                raise Rejected("invalid_currency", pattern=CURRENCY.pattern)
             if any(known.code == store.code for known in existing(merchant).stores.values()):
                 raise Rejected("store_code_taken", store_code=store.code)
             return [StoreAdded(store)]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from typing import assert_never
 from uuid import UUID, uuid5
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from ledger import account, card, customer, merchant, program, staff_pin, terminal
 from ledger.actor import PLATFORM, Role
@@ -87,27 +87,31 @@ class Planner:
         tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
         rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
         facts = card_facts(view.now, tenant, rules, caller.store_id)
-        member = await who.member(view, command.staff, tenant.settings, wanted=rules.rules.require_staff_pin)
+        wanted = rules.rules.require_staff_pin
+        member = await who.member(view, command.staff, tenant.settings, facts.store_id, wanted=wanted)
         if isinstance(member, Decision):
             return member
-        stream = await self.card_stream(view, command.which)
-        state = await view.need(CARD, stream, "card_not_found")
-        view.wanted = order_claims(command.command, stream, facts.store_id)
         try:
-            events = card.decide(state, command.command, facts)
+            change = await self._card_change(view, command, facts)
         except Rejected as refusal:
             if not member.changes:
                 raise
             return Decision(changes=member.changes, store_id=facts.store_id, refusal=refusal)
         return Decision(
-            main=stream,
-            changes=[*member.changes, Change(aggregate=CARD, stream=stream, events=events)],
+            main=change.stream,
+            changes=[*member.changes, change],
             claims=view.wanted,
             staff_id=member.pin.id if member.pin else None,
             store_id=facts.store_id,
             facts=facts,
             origin_wanted=tenant.settings.log_ip_addresses,
         )
+
+    async def _card_change(self, view: View, command: OnCard, facts: card.Facts) -> Change:
+        stream = await self.card_stream(view, command.which)
+        state = await view.need(CARD, stream, "card_not_found")
+        view.wanted = order_claims(command.command, stream, facts.store_id)
+        return Change(aggregate=CARD, stream=stream, events=card.decide(state, command.command, facts))
 
     async def card_stream(self, view: View, which: WhichCard) -> UUID:
         """The card that was meant; `card_not_found` for none, and for another merchant's."""
@@ -255,7 +259,8 @@ class Planner:
         entry = command.staff
         if entry.staff_pin is None:
             raise Rejected("staff_pin_required")
-        member = await who.verified(view, entry.staff_id, entry.staff_pin, tenant.settings.lock_rule)
+        store_id = only_store(tenant, view.caller.store_id)
+        member = await who.verified(view, entry.staff_id, entry.staff_pin, tenant.settings.lock_rule, store_id)
         if isinstance(member, Member):
             assert member.pin is not None, "a verified PIN is somebody's"
             return Decision(main=member.pin.id, changes=member.changes, staff_id=member.pin.id)
@@ -274,6 +279,7 @@ class Planner:
                 rule = rule_
             case OpenStore():
                 merchant.refuse_bad_store_code(command.code)
+                refuse_unknown_time_zone(command.time_zone)
                 rule = merchant.AddStore(
                     merchant.Store(
                         id=self._entropy.new_id(),
@@ -364,10 +370,16 @@ def terminal_key(terminal_id: UUID, secret: str) -> str:
     return f"lt_{terminal_id.hex}_{secret}"
 
 
-def card_facts(now: datetime, tenant: merchant.Merchant, rules: program.Program, store_id: UUID | None) -> card.Facts:
-    """The facts of a decision about a card in that store, or in the merchant's only one where none is named."""
+def only_store(tenant: merchant.Merchant, store_id: UUID | None) -> UUID | None:
+    """The store that was named, or the merchant's only one where none was."""
     if store_id is None and len(tenant.stores) == 1:
         (store_id,) = tenant.stores
+    return store_id
+
+
+def card_facts(now: datetime, tenant: merchant.Merchant, rules: program.Program, store_id: UUID | None) -> card.Facts:
+    """The facts of a decision about a card in that store, or in the merchant's only one where none is named."""
+    store_id = only_store(tenant, store_id)
     store = tenant.stores.get(store_id) if store_id is not None else None
     if store is None:
         raise Rejected("store_required")
@@ -390,6 +402,12 @@ def order_claims(command: card.Command, stream: UUID, store_id: UUID | None) -> 
         return []
     digest = f"{stream}:{command.purchase_amount_cents}"
     return [ClaimOn(kind="order", key=f"{store_id}:{command.order_reference}", digest=digest)]
+
+
+def refuse_unknown_time_zone(name: str) -> None:
+    """Raises `invalid_time_zone` for what is no IANA name: a store's day could never be told."""
+    if name not in available_timezones():
+        raise Rejected("invalid_time_zone", time_zone=name)
 
 
 def refuse_unknown_store(tenant: merchant.Merchant, store_id: UUID | None) -> None:

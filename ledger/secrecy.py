@@ -15,10 +15,12 @@ from uuid import UUID
 import bcrypt
 
 from ledger.entropy import Clock, Entropy
+from ledger.errors import Unavailable
 
 REMEMBERED_SECONDS = 300.0
 REMEMBERED_MAX = 10_000
 BCRYPT_THREADS = 2
+BCRYPT_WAITING_MAX = 64
 
 
 class Secrecy:
@@ -29,6 +31,7 @@ class Secrecy:
         self._clock = clock
         self._rounds = bcrypt_rounds
         self._threads = ThreadPoolExecutor(BCRYPT_THREADS, thread_name_prefix="bcrypt")
+        self._waiting = 0
         self._memory_key = entropy.token(32)
         self._remembered: OrderedDict[bytes, float] = OrderedDict()
         self._running: dict[bytes, asyncio.Task[bool]] = {}
@@ -78,10 +81,15 @@ class Secrecy:
         return good
 
     async def _check(self, secret: str, slow_hash: str | None) -> bool:
-        loop = asyncio.get_running_loop()
         known = (slow_hash or self._nobody).encode()
-        good = await loop.run_in_executor(self._threads, bcrypt.checkpw, secret.encode(), known)
-        return good and slow_hash is not None
+        if self._waiting >= BCRYPT_WAITING_MAX:
+            raise Unavailable("too many PINs and passwords are waiting to be checked")
+        self._waiting += 1
+        try:
+            check = asyncio.get_running_loop().run_in_executor(self._threads, bcrypt.checkpw, secret.encode(), known)
+            return await check and slow_hash is not None
+        finally:
+            self._waiting -= 1
 
     def _remember(self, memory: bytes) -> None:
         self._remembered[memory] = self._clock.monotonic() + REMEMBERED_SECONDS

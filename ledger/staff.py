@@ -32,7 +32,7 @@ class Identification:
         self._wrong: set[tuple[str, str | None]] = set()
 
     async def member(
-        self, view: View, entry: StaffEntry, settings: MerchantSettings, *, wanted: bool
+        self, view: View, entry: StaffEntry, settings: MerchantSettings, store_id: UUID | None, *, wanted: bool
     ) -> Member | Decision:
         """The member, nobody where none is needed, or a decision to count a wrong PIN and refuse.
 
@@ -46,10 +46,21 @@ class Identification:
             if entry.staff_id is not None or (required and view.caller.role is Role.TERMINAL):
                 raise Rejected("staff_pin_required")
             return Member(None)
-        return await self.verified(view, entry.staff_id, entry.staff_pin, settings.lock_rule)
+        return await self.verified(view, entry.staff_id, entry.staff_pin, settings.lock_rule, store_id)
 
-    async def verified(self, view: View, staff_id: UUID | None, pin: str, rule: LockRule) -> Member | Decision:
-        """The member that the PIN belongs to, or a decision to count it as wrong and refuse."""
+    async def verified(
+        self, view: View, staff_id: UUID | None, pin: str, rule: LockRule, store_id: UUID | None
+    ) -> Member | Decision:
+        """The member that the PIN belongs to, or a decision to count it as wrong and refuse.
+
+        `store_id` is where they stand; a PIN of another store is refused.
+        """
+        found = await self._owner(view, staff_id, pin, rule)
+        if isinstance(found, Decision) or found.pin is None or found.pin.store_id in (None, store_id):
+            return found
+        return Decision(changes=found.changes, refusal=Rejected("staff_pin_other_store"))
+
+    async def _owner(self, view: View, staff_id: UUID | None, pin: str, rule: LockRule) -> Member | Decision:
         fingerprint = self._secrecy.fingerprint(view.caller.merchant_id, pin)
         if staff_id is not None:
             named = await view.find(STAFF_PIN, staff_id)
@@ -60,7 +71,7 @@ class Identification:
     async def _named(self, view: View, pin: StaffPin, fingerprint: str, rule: LockRule) -> Member | Decision:
         pin.attempts.refuse_if_locked(view.clock_now)
         if await self._matches(fingerprint, pin.pin_hash):
-            return self._accepted(view, pin, ())
+            return self._accepted(pin, ())
         events = staff_pin.decide(pin, staff_pin.CountWrongPin(view.clock_now, rule))
         change = Change(aggregate=STAFF_PIN, stream=pin.id, events=events)
         return Decision(changes=[change], refusal=wrong_pin(events[0], rule))
@@ -76,7 +87,7 @@ class Identification:
         if await self._matches(fingerprint or "", pin.pin_hash if pin else None) and pin is not None:
             forgotten = terminal.decide(till.state, terminal.ForgetWrongPins()) if till else []
             changes = [Change(aggregate=TERMINAL, stream=view.caller.id, events=forgotten)] if forgotten else []
-            return self._accepted(view, pin, changes)
+            return self._accepted(pin, changes)
         if till is None:
             raise Rejected("pin_invalid")
         events = terminal.decide(till.state, terminal.CountWrongPin(view.clock_now, rule))
@@ -91,9 +102,7 @@ class Identification:
                 return found.state
         return None
 
-    def _accepted(self, view: View, pin: StaffPin, changes: Sequence[Change]) -> Member:
-        if pin.store_id is not None and pin.store_id != view.caller.store_id:
-            raise Rejected("staff_pin_other_store")
+    def _accepted(self, pin: StaffPin, changes: Sequence[Change]) -> Member:
         forgotten = staff_pin.decide(pin, staff_pin.ForgetWrongPins())
         if forgotten:
             changes = [*changes, Change(aggregate=STAFF_PIN, stream=pin.id, events=forgotten)]

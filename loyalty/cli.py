@@ -17,12 +17,12 @@ import uvloop
 
 from api.app import create_app, parts_from
 from api.parts import Parts
-from ledger.actor import PLATFORM, Caller, Role
+from ledger.actor import OPERATOR, PLATFORM, Caller, Role
 from ledger.commands import OpenAccount
 from ledger.errors import Rejected, Unavailable
 from ledger.settings import Settings
 from loyalty import purchases
-from loyalty.demo import OPERATOR, demo
+from loyalty.demo import demo
 from loyalty.embedded import EmbeddedServerError, EmbeddedServers
 from loyalty.installation import database_of, installation, running
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals

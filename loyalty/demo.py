@@ -9,9 +9,8 @@ from uuid import UUID
 import msgspec
 
 from api.parts import Parts
-from api.resources.programs import default_rules
 from api.tokens import Identity, Tokens
-from ledger.actor import PLATFORM, Caller, Role
+from ledger.actor import OPERATOR, PLATFORM, Caller, Role
 from ledger.commands import (
     CreatePin,
     EnrolCard,
@@ -21,8 +20,8 @@ from ledger.commands import (
     OpenStore,
     OpenTerminal,
 )
+from ledger.defaults import default_rules, default_settings
 from ledger.entry import Result
-from ledger.merchant import MerchantSettings
 from ledger.program import CreateProgram, ProgramType, Reward
 from ledger.staff_pin import StaffRole
 from ledger.store.names import MERCHANT
@@ -32,8 +31,6 @@ STAFF_PIN = "1234"
 CUSTOMER_ID = "demo-customer"
 CUSTOMER_TOKEN_MINUTES = 30 * 24 * 60
 """In a shop, its identity provider renews the token; a demo's is to be good for as long as somebody tries things."""
-OPERATOR = UUID(int=1)
-"""Stands for whoever runs commands on the machine itself."""
 
 
 async def demo(parts: Parts, path: Path) -> dict[str, Any]:
@@ -82,10 +79,7 @@ async def new_demo(parts: Parts) -> dict[str, Any]:
 
 async def open_shop(parts: Parts, admin: Caller, code: str) -> tuple[UUID, UUID, str, UUID]:
     """The store, the till with its key, and the PIN of a demo merchant."""
-    settings = MerchantSettings(
-        pin_max_failed_attempts=parts.settings.pin_max_failed_attempts,
-        pin_lockout_minutes=parts.settings.pin_lockout_minutes,
-    )
+    settings = default_settings(parts.settings)
     await done(parts, OpenMerchant(name="Demo Café", locale="en", settings=settings), admin)
     store = OpenStore(code=code, name="Demo Café", time_zone="Europe/Luxembourg", currency="EUR", locale="en")
     (store_id,) = (await done(parts, store, admin)).main.state.stores

@@ -18,14 +18,13 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ledger import card
-from ledger.actor import PLATFORM, Caller, Role
+from ledger.actor import OPERATOR, PLATFORM, Caller, Role
 from ledger.commands import EnrolCard, OnCard, WhichCard
 from ledger.errors import Rejected, Unavailable
 from ledger.handle import Ledger
 from ledger.merchant import Store
 from ledger.store.names import MERCHANT
 from ledger.view import holder_of
-from loyalty.demo import OPERATOR
 
 COLUMNS = ["customer_id", "date", "items", "amount_cents"]
 CHUNK_LINES = 512

@@ -2,9 +2,10 @@
 --
 -- One appender at a time (the advisory lock is held until the commit is durable), so that positions become visible
 -- in order and a reader that follows them never skips one. Under that lock, what is checked here still holds when it
--- is written. A command is refused when a guard of its own has moved (its stream has a later version than the one it
--- was decided on) or a claim of its own is taken; the others are written. Guards are passed once per batch and
--- pointed at, as the commands of a batch mostly rest on the same few streams.
+-- is written. A command is refused when a guard of its own has moved or a claim of its own is taken; the others are
+-- written. A guard holds while its stream ends at the very version that was read: a later one means that somebody
+-- wrote, a missing one that the database lost its end (a standby that lagged, a restore) under a server that knew it.
+-- Guards are passed once per batch and pointed at, as the commands of a batch mostly rest on the same few streams.
 --
 -- The planner settings keep every check an index look-up, whatever the statistics of a young table say.
 CREATE FUNCTION ledger_append(
@@ -31,6 +32,8 @@ BEGIN
     FROM unnest(guard_stream, guard_version) WITH ORDINALITY AS g (stream, version, i)
     WHERE EXISTS (
         SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version > g.version
+    ) OR g.version > 0 AND NOT EXISTS (
+        SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version = g.version
     );
     IF moved IS NOT NULL THEN
         SELECT array_agg(DISTINCT g.command) INTO stale

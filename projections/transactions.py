@@ -36,32 +36,35 @@ def signed_change(event: card.Event) -> tuple[int, int]:
             return 0, 0
 
 
-async def page(
-    log: Log, merchant: UUID, stream: UUID, before: int | None, limit: int
-) -> tuple[list[Transaction], int | None]:
+async def page(log: Log, merchant: UUID, stream: UUID, before: int, limit: int) -> tuple[list[Transaction], int | None]:
     """A card's transactions, newest first, before a position; and from where the next page goes on."""
-    history = [(position, read) for position, read in await log.history(stream) if before is None or position < before]
-    newest = history[::-1]
-    shown = [await transaction(log, merchant, position, read) for position, read in newest[:limit]]
-    return shown, newest[limit - 1][0] if len(newest) > limit else None
+    found = await log.history(stream, before, limit + 1)
+    shown = found[:limit]
+    tenant = await log.load(MERCHANT, merchant, fresh=True)
+    codes = {store.id: store.code for store in tenant.state.stores.values()} if tenant is not None else {}
+    names: dict[UUID, str] = {}
+    for staff_id in {read.at.actor.staff_id for _, read in shown} - {None}:
+        assert staff_id is not None, "None was taken out"
+        staff = await log.load(STAFF_PIN, staff_id, fresh=True)
+        if staff is not None:
+            names[staff_id] = staff.state.name
+    items = [transaction(position, read, codes, names) for position, read in shown]
+    return items, shown[-1][0] if len(found) > limit else None
 
 
-async def transaction(log: Log, merchant: UUID, position: int, read: Read) -> Transaction:
-    """One event as a transaction."""
+def transaction(position: int, read: Read, codes: dict[UUID, str], names: dict[UUID, str]) -> Transaction:
+    """One event as a transaction, with the codes of stores and the names of staff."""
     event, actor = read.event, read.at.actor
-    tenant = await log.load(MERCHANT, merchant)
-    store = tenant.state.stores.get(actor.store_id) if tenant is not None and actor.store_id is not None else None
-    staff = await log.load(STAFF_PIN, actor.staff_id) if actor.staff_id is not None else None
     points, stamps = signed_change(event)
     return Transaction(
         id=transaction_id(read.at.stream, read.at.version),
         kind=KINDS[type(event)],
         occurred_at=read.at.occurred_at,
         recorded_at=read.at.recorded_at,
-        store_code=store.code if store else None,
+        store_code=codes.get(actor.store_id) if actor.store_id is not None else None,
         terminal_id=actor.id if actor.role is Role.TERMINAL else None,
         staff_id=actor.staff_id,
-        staff_name=staff.state.name if staff else None,
+        staff_name=names.get(actor.staff_id) if actor.staff_id is not None else None,
         order_reference=getattr(event, "order_reference", None),
         purchase_amount_cents=getattr(event, "purchase_amount_cents", None),
         points=points,

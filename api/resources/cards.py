@@ -38,7 +38,7 @@ def enrolled(result: Result) -> Card:
 @post(
     "/cards/enroll",
     status_code=201,
-    opt=ROLES,
+    opt=ROLES | {"decides": True},
     responses=answers(Card) | answers(Card, created=True),
     summary="Enrol a customer",
 )

@@ -41,7 +41,11 @@ async def list_pins(
 
 
 @post(
-    "/pins", status_code=201, opt={"roles": MANAGERS}, responses=answers(StaffPin, created=True), summary="Create a PIN"
+    "/pins",
+    status_code=201,
+    opt={"roles": MANAGERS, "decides": True},
+    responses=answers(StaffPin, created=True),
+    summary="Create a PIN",
 )
 async def create_pin(
     data: Annotated[PinRequest, Body()],
@@ -54,7 +58,9 @@ async def create_pin(
     return await send(parts, caller, command, shown, key=key, location="/api/v1/store/loyalty/pins/{id}")
 
 
-@patch("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="Change a PIN")
+@patch(
+    "/pins/{pin_id:uuid}", opt={"roles": MANAGERS, "decides": True}, responses=answers(StaffPin), summary="Change a PIN"
+)
 async def change_pin(
     pin_id: FromPath[UUID],
     data: Annotated[PinChange, Body()],
@@ -77,7 +83,7 @@ async def change_pin(
 @delete(
     "/pins/{pin_id:uuid}",
     status_code=200,
-    opt={"roles": MANAGERS},
+    opt={"roles": MANAGERS, "decides": True},
     responses=answers(StaffPin),
     summary="Deactivate a PIN",
 )
@@ -94,7 +100,7 @@ async def deactivate_pin(
 @post(
     "/pins/{pin_id:uuid}/unlock",
     status_code=200,
-    opt={"roles": MANAGERS},
+    opt={"roles": MANAGERS, "decides": True},
     responses=answers(StaffPin),
     summary="Unlock a PIN",
 )
@@ -108,7 +114,13 @@ async def unlock_pin(
     return await send(parts, caller, OnPin(pin_id, UnlockStaffPin()), shown, key=key)
 
 
-@post("/pins/verify", status_code=200, opt={"roles": STORE_SIDE}, responses=answers(StaffPin), summary="Verify a PIN")
+@post(
+    "/pins/verify",
+    status_code=200,
+    opt={"roles": STORE_SIDE, "decides": True},
+    responses=answers(StaffPin),
+    summary="Verify a PIN",
+)
 async def verify_pin(
     data: Annotated[VerifyRequest, Body()], parts: NamedDependency[Parts], caller: NamedDependency[Caller]
 ) -> Response[bytes]:

@@ -1,5 +1,6 @@
 """The merchant's program."""
 
+import hashlib
 from typing import Annotated, Any
 
 import msgspec
@@ -14,40 +15,18 @@ from api.parts import Parts
 from api.resources.cards import Position
 from ledger.actor import Caller
 from ledger.commands import OnProgram
-from ledger.entropy import Entropy
+from ledger.defaults import default_rules
 from ledger.entry import Result
 from ledger.errors import Rejected
 from ledger.plans import program_stream
-from ledger.program import Branding, ChangeProgram, CreateProgram, ExpiryPolicy, ProgramType, Reward, Rules
-from ledger.settings import Settings
+from ledger.program import ChangeProgram, CreateProgram, ExpiryPolicy, ProgramType, Reward
 from projections import programs
 from schemas.programs import BrandingRequest, Program, ProgramChange, ProgramRequest, RewardRequest
 
-REWARD_ID_BYTES = 6
+REWARD_ID_CHARACTERS = 12
 
 
-def default_rules(settings: Settings, program_type: ProgramType) -> Rules:
-    """A program of which only the type is known."""
-    return Rules(
-        type=program_type,
-        stamps_target=10,
-        stamps_reward_description="",
-        points_per_euro=settings.default_points_per_euro,
-        rewards=(),
-        minimum_purchase_cents=0,
-        welcome_bonus_points=0,
-        cooldown_minutes=settings.default_cooldown_minutes,
-        max_daily_stamps=settings.max_daily_stamps,
-        require_staff_pin=True,
-        points_expiration_days=None,
-        expiry_policy=ExpiryPolicy.INACTIVITY,
-        branding=Branding(),
-        terms="",
-        active=True,
-    )
-
-
-def changes_in(request: ProgramChange, entropy: Entropy) -> dict[str, Any]:
+def changes_in(request: ProgramChange) -> dict[str, Any]:
     """What a request sets, as the rules hold it."""
     given = {
         field: value for field in request.__struct_fields__ if (value := getattr(request, field)) is not msgspec.UNSET
@@ -57,15 +36,15 @@ def changes_in(request: ProgramChange, entropy: Entropy) -> dict[str, Any]:
     if isinstance(given.get("expiry_policy"), str):
         given["expiry_policy"] = ExpiryPolicy(given["expiry_policy"])
     if isinstance(request.rewards, list):
-        given["rewards"] = tuple(reward_from(reward, entropy) for reward in request.rewards)
+        given["rewards"] = tuple(reward_from(number, reward) for number, reward in enumerate(request.rewards))
     if isinstance(request.branding, BrandingRequest):
         given["branding"] = msgspec.to_builtins(request.branding)
     return given
 
 
-def reward_from(request: RewardRequest, entropy: Entropy) -> Reward:
-    """A reward with an id of its own or a new one."""
-    reward_id = request.id or entropy.token(REWARD_ID_BYTES).hex()
+def reward_from(number: int, request: RewardRequest) -> Reward:
+    """A reward with its own id, or one that the same request always gives it."""
+    reward_id = request.id or hashlib.sha256(f"{number} {request.name}".encode()).hexdigest()[:REWARD_ID_CHARACTERS]
     return Reward(id=reward_id, name=request.name, points_cost=request.points_cost, active=request.active)
 
 
@@ -89,7 +68,7 @@ async def get_program(
 @post(
     "/program",
     status_code=201,
-    opt={"roles": MANAGERS},
+    opt={"roles": MANAGERS, "decides": True},
     responses=answers(Program, created=True),
     summary="Create the program",
 )
@@ -101,13 +80,13 @@ async def create_program(
 ) -> Response[bytes]:
     """Gives the merchant its one program."""
     plain = default_rules(parts.settings, ProgramType(data.type))
-    changes = changes_in(data, parts.entropy)
+    changes = changes_in(data)
     branding = msgspec.structs.replace(plain.branding, **changes.pop("branding", {}))
     command = OnProgram(CreateProgram(msgspec.structs.replace(plain, branding=branding, **changes)))
     return await send(parts, caller, command, shown, key=key, location="/api/v1/store/loyalty/program")
 
 
-@patch("/program", opt={"roles": MANAGERS}, responses=answers(Program), summary="Change the program")
+@patch("/program", opt={"roles": MANAGERS, "decides": True}, responses=answers(Program), summary="Change the program")
 async def change_program(
     data: Annotated[ProgramChange, Body()],
     parts: NamedDependency[Parts],
@@ -115,7 +94,7 @@ async def change_program(
     key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Changes what is given; the new version counts from the next command on."""
-    command = OnProgram(ChangeProgram(changes_in(data, parts.entropy)))
+    command = OnProgram(ChangeProgram(changes_in(data)))
     return await send(parts, caller, command, shown, key=key)
 
 

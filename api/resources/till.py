@@ -19,7 +19,7 @@ from projections import cards
 from schemas import till
 from schemas.cards import LookupRequest
 
-COMMAND = {"roles": STORE_SIDE, "needs_key": True}
+COMMAND = {"roles": STORE_SIDE, "decides": True, "needs_key": True}
 
 
 def which_card(request: till.StampRequest | LookupRequest) -> WhichCard:

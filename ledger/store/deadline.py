@@ -1,17 +1,28 @@
-"""Waiting for the database no longer than a till waits for an answer."""
+"""Waiting for the database no longer than a till waits for an answer, and on sessions that are set up for it."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from psycopg.conninfo import conninfo_to_dict
 
 from ledger.errors import Unavailable
 
 T = TypeVar("T")
 
 ANSWER_SECONDS_MAX = 2.5
-STATEMENT_TIMEOUT = "-c statement_timeout=2000 -c lock_timeout=2000"
+SESSION = (
+    "-c statement_timeout=2000 -c lock_timeout=2000"
+    # Under the append's lock every statement must see what was committed before it, whatever the server's default is.
+    " -c default_transaction_isolation=read\\ committed"
+)
 
 _left: set[asyncio.Task[Any]] = set()
+
+
+def session_options(database_url: str) -> str:
+    """What each session sets, after what the connection string itself asks for."""
+    return f"{conninfo_to_dict(database_url).get('options') or ''} {SESSION}".strip()
 
 
 async def within(seconds_max: float, work: Coroutine[Any, Any, T]) -> T:

@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from ledger.actor import Occurrence
 from ledger.errors import Unavailable
 from ledger.store.codec import Read, decode, hash_of
-from ledger.store.deadline import ANSWER_SECONDS_MAX, STATEMENT_TIMEOUT, settle, within
+from ledger.store.deadline import ANSWER_SECONDS_MAX, session_options, settle, within
 from ledger.store.keys import Keyring, SubjectKey
 from ledger.store.names import Aggregate
 from ledger.store.recorder import Append, Outcome
@@ -56,6 +56,22 @@ NEWEST_FIRST_EVENTS = """
     SELECT notification_id, originator_id FROM events
     WHERE merchant_id = %(merchant)s AND topic = %(topic)s AND originator_version = 1 AND notification_id < %(after)s
     ORDER BY notification_id DESC LIMIT %(limit)s
+"""
+ENDS_ELSEWHERE = """
+    SELECT EXISTS (
+        SELECT FROM unnest(%(streams)s::uuid[], %(versions)s::bigint[]) AS g (stream, version)
+        WHERE EXISTS (
+            SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version > g.version
+        ) OR g.version > 0 AND NOT EXISTS (
+            SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version = g.version
+        )
+    )
+"""
+HISTORY_PAGE = """
+    SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
+    FROM events e LEFT JOIN subject_keys k USING (subject_id)
+    WHERE e.originator_id = %(stream)s AND e.notification_id < %(before)s
+    ORDER BY e.originator_version DESC LIMIT %(limit)s
 """
 SAVE_SNAPSHOT = """
     INSERT INTO snapshots (stream_id, merchant_id, subject_id, version, fold, state)
@@ -122,7 +138,7 @@ class Log:
                 "autocommit": True,
                 "prepare_threshold": 1,
                 "connect_timeout": 2,
-                "options": STATEMENT_TIMEOUT,
+                "options": session_options(database_url),
             },
         )
         self._cache: OrderedDict[UUID, Loaded[Any]] = OrderedDict()
@@ -172,9 +188,9 @@ class Log:
             self.remember(loaded)
         return loaded
 
-    async def history(self, stream: UUID) -> list[tuple[int, Read]]:
-        """All events of a stream with their positions, oldest first."""
-        rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
+    async def history(self, stream: UUID, before: int, limit: int) -> list[tuple[int, Read]]:
+        """Events of a stream before a position, with their own, newest first."""
+        rows = await self._rows(HISTORY_PAGE, {"stream": stream, "before": before, "limit": limit})
         return [(row[2], decode(bytes(row[1]), self._key(row[3], row[4]))) for row in rows]
 
     async def position_of(self, stream: UUID, version: int) -> int:
@@ -225,14 +241,10 @@ class Log:
         return [(int(position), stream) for position, stream in rows]
 
     async def is_current(self, guards: dict[UUID, int]) -> bool:
-        """Whether no stream has a later version than the one it was read at."""
+        """Whether every stream still ends at the version it was read at."""
         if not guards:
             return True
-        rows = await self._rows(
-            "SELECT EXISTS (SELECT FROM unnest(%(streams)s::uuid[], %(versions)s::bigint[]) AS g (stream, version)"
-            " JOIN events e ON e.originator_id = g.stream AND e.originator_version > g.version)",
-            {"streams": list(guards), "versions": list(guards.values())},
-        )
+        rows = await self._rows(ENDS_ELSEWHERE, {"streams": list(guards), "versions": list(guards.values())})
         return not rows[0][0]
 
     async def subject_key(self, subject: UUID) -> SubjectKey | None:
@@ -296,12 +308,17 @@ class Log:
             if key is None:
                 return None
             body = key.open(body, snapshot_place(stream, version))
-        snapshot = msgspec.msgpack.decode(body, type=SnapshotBody)
+        try:
+            snapshot = msgspec.msgpack.decode(body, type=SnapshotBody)
+            state = msgspec.msgpack.decode(snapshot.state, type=aggregate.state)
+        except msgspec.DecodeError:
+            # Another release wrote it in a shape of its own; the events are still there.
+            return None
         return Loaded(
             aggregate=aggregate,
             stream=stream,
             merchant_id=merchant_id,
-            state=msgspec.msgpack.decode(snapshot.state, type=aggregate.state),
+            state=state,
             version=version,
             position=snapshot.position,
             last_hash=snapshot.last_hash,

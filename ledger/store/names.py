@@ -36,8 +36,8 @@ class Aggregate(Generic[S, E]):
         self.subject = subject
         if not self.events:
             self.events = (events,)
-        # A snapshot is good for the code that folded it and no other.
-        modules = (sys.modules[evolve.__module__], lots, attempts)
+        # A snapshot is good for the code that folded it, upcasters included, and no other.
+        modules = (sys.modules[evolve.__module__], lots, attempts, sys.modules[__name__])
         self.fold = hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 

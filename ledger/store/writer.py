@@ -9,12 +9,14 @@ import psycopg
 from psycopg import AsyncConnection
 
 from ledger.errors import Unavailable
-from ledger.store.deadline import ANSWER_SECONDS_MAX, STATEMENT_TIMEOUT, within
+from ledger.store.deadline import ANSWER_SECONDS_MAX, session_options, within
 from ledger.store.recorder import APPEND, Append, Outcome, outcomes, pack
 
 BATCH_MAX = 64
 QUEUE_MAX = 4_000
 CONNECT_SECONDS_MAX = 2
+# A standby that has not been promoted yet answers as if the statement were at fault.
+OUTAGES = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 
 
 class Pending:
@@ -93,13 +95,13 @@ class Writer:
 
     async def _after_failure(self, batch: list[Pending], error: Exception) -> None:
         """Without a connection nobody in the batch knows; otherwise one command spoiled it for the others."""
-        if isinstance(error, psycopg.OperationalError):
+        if isinstance(error, OUTAGES):
             give_up(batch, Unavailable("the log cannot be reached"))
             return
         for pending in batch:
             try:
                 await within(ANSWER_SECONDS_MAX, self._write([pending]))
-            except psycopg.OperationalError:
+            except OUTAGES:
                 give_up([pending], Unavailable("the log cannot be reached"))
             except Exception as own:  # whatever it was, somebody waits for an answer
                 give_up([pending], own)
@@ -110,7 +112,7 @@ class Writer:
                 self._database_url,
                 autocommit=True,
                 connect_timeout=CONNECT_SECONDS_MAX,
-                options=STATEMENT_TIMEOUT,
+                options=session_options(self._database_url),
             )
         return self._connection
 
