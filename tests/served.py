@@ -37,6 +37,7 @@ PASSWORD = "correct horse battery staple"
 SECRETS: dict[str, Any] = {"bcrypt_rounds": 4, "pepper": "p" * 32, "master_key": "m" * 32, "token_secret": "t" * 32}
 STANDARD = {"type", "title", "status", "detail", "code"}
 STOP_SECONDS_MAX = 30
+KEEP_ALIVE_SECONDS = 2
 
 T = TypeVar("T")
 
@@ -232,7 +233,7 @@ def serving(database_url: str, **settings: Any) -> Iterator[Served]:
         listener.close()
         stack.callback(stop, process)
         base_url = f"http://{host}:{port}"
-        http = stack.enter_context(httpx.Client(base_url=base_url, timeout=30, verify=False, trust_env=False))  # noqa: S501 plain HTTP within this machine
+        http = stack.enter_context(client_of(base_url))
         assert http.get("/health/ready").status_code == 200
         runner = stack.enter_context(asyncio.Runner())
         parts = parts_from(configured)
@@ -240,6 +241,12 @@ def serving(database_url: str, **settings: Any) -> Iterator[Served]:
         stack.callback(lambda: runner.run(parts.ledger.log.close()))
         stack.callback(parts.ledger.secrecy.close)
         yield Served(base_url, configured, http, process, said, parts, runner)
+
+
+def client_of(base_url: str) -> httpx.Client:
+    """A client that lets idle connections go before the server does, so that no request meets their end."""
+    limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS)
+    return httpx.Client(base_url=base_url, timeout=30, limits=limits, verify=False, trust_env=False)  # noqa: S501 plain HTTP within this machine
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
