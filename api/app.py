@@ -53,12 +53,11 @@ def create_app(parts: Parts) -> Litestar:
 
     @asynccontextmanager
     async def open_log(_: Litestar) -> AsyncIterator[None]:
-        await parts.ledger.log.open()
+        await parts.ledger.open()
         try:
             yield
         finally:
-            await parts.ledger.log.close()
-            parts.ledger.secrecy.close()
+            await parts.ledger.close()
 
     store_side = Router(
         "/api/v1/store/loyalty",

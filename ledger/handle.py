@@ -1,6 +1,7 @@
 """Load, evolve, decide, append: the only door through which the ledger is written."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -13,9 +14,9 @@ from ledger.entropy import Clock, Entropy
 from ledger.entry import Answer, Draft, Entry, Request, Result, transaction_id
 from ledger.errors import Rejected, Unavailable
 from ledger.plans import Planner
-from ledger.secrecy import Secrecy
+from ledger.secrecy import Secrecy, WrongSecret
 from ledger.staff import Identification
-from ledger.store.keys import Keyring
+from ledger.store.keys import Keyring, SealBroken
 from ledger.store.log import Log
 from ledger.store.recorder import Append, Claim, Outcome, Stale, Taken, Written
 from ledger.view import ClaimOn, Decision, Holder, View, holder_of, value_of
@@ -46,6 +47,34 @@ class Ledger:
         self._keyring = keyring
         self._planner = Planner(secrecy, entropy)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def open(self) -> None:
+        """Opens the log, and raises `WrongSecret` if its database was begun with other secrets than these.
+
+        With another pepper every PIN would be wrong and every customer new; with another master key nobody has a name.
+        A database that does not answer yet is no reason not to start.
+        """
+        await self.log.open()
+        with suppress(Unavailable):
+            await self._check_secrets()
+
+    async def _check_secrets(self) -> None:
+        pepper = self.secrecy.blind_bytes("check", PLATFORM, "pepper")
+        mine = {"pepper": pepper, "master_key": self._keyring.master.seal(b"master_key", b"check")}
+        claims = tuple(Claim(PLATFORM, "secret", name, value) for name, value in mine.items())
+        await self.log.append(Append(merchant=PLATFORM, claims=claims))
+        first = await self.log.claims(PLATFORM, "secret", list(mine))
+        if first["pepper"] != pepper:
+            raise WrongSecret("LOYALTY_PEPPER is not the one that this database was begun with.")
+        try:
+            self._keyring.master.open(first["master_key"], b"check")
+        except SealBroken:
+            raise WrongSecret("LOYALTY_MASTER_KEY is not the one that this database was begun with.") from None
+
+    async def close(self) -> None:
+        """Writes what is queued and lets everything go."""
+        await self.log.close()
+        self.secrecy.close()
 
     async def handle(
         self,

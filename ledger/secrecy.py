@@ -23,6 +23,10 @@ BCRYPT_THREADS = 2
 BCRYPT_WAITING_MAX = 64
 
 
+class WrongSecret(Exception):
+    """A secret is not the one that this database was begun with; the message names its setting."""
+
+
 class Secrecy:
     """Keyed hashes and slow hashes. `pepper` is at least 32 bytes and never in the database."""
 

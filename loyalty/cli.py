@@ -20,13 +20,15 @@ from api.parts import Parts
 from ledger.actor import OPERATOR, PLATFORM, Caller, Role
 from ledger.commands import OpenAccount
 from ledger.errors import Rejected, Unavailable
+from ledger.secrecy import WrongSecret
 from ledger.settings import Settings
 from loyalty import purchases
 from loyalty.demo import demo
 from loyalty.embedded import EmbeddedServerError, EmbeddedServers
 from loyalty.installation import database_of, installation, running
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
-from migrations import MigrationError, migrate
+from migrations import MigrationError, migrate, missing
+from schemas.kinds import Email
 
 T = TypeVar("T")
 GRACE_SECONDS = 20
@@ -38,19 +40,35 @@ def with_parts(settings: Settings, work: Callable[[Parts], Awaitable[T]]) -> T:
 
     async def run() -> T:
         parts = parts_from(settings)
-        await parts.ledger.log.open()
         try:
+            await parts.ledger.open()
             return await work(parts)
         finally:
-            await parts.ledger.log.close()
-            parts.ledger.secrecy.close()
+            await parts.ledger.close()
 
+    refuse_unmigrated(settings)
     try:
         return uvloop.run(run())
+    except WrongSecret as error:
+        raise click.ClickException(str(error)) from None
     except Unavailable:
         raise click.ClickException(
             "The database does not answer. Nothing is half done: run the same command again."
         ) from None
+
+
+def refuse_unmigrated(settings: Settings) -> None:
+    """Ends the command with a message unless the database has this release's tables."""
+    try:
+        names = missing(database_of(settings))
+    except MigrationError as error:
+        raise click.ClickException(str(error)) from None
+    if names:
+        raise click.ClickException(f"The database lacks {', '.join(names)}: run `loyalty migrate` first.")
+
+
+async def nothing(_: Parts) -> None:
+    """Opens the ledger, which checks its secrets, and closes it."""
 
 
 @click.group()
@@ -161,6 +179,7 @@ def serve(fd: int | None) -> None:
         listener = listening(settings)
         settings = msgspec.structs.replace(settings, port=listener.getsockname()[1])
         click.echo(f"API at {settings.base_url}, its documentation at /docs. Ctrl-C stops.")
+    with_parts(settings, nothing)
     config = uvicorn.Config(
         create_app(parts_from(settings)),
         loop="uvloop",
@@ -201,6 +220,10 @@ def add_user(email: str, role: str, merchant: UUID | None, password: str) -> Non
         raise click.UsageError("A manager's account needs --merchant.")
     if role == "admin" and merchant is not None:
         raise click.UsageError("An admin's account is of no merchant.")
+    try:
+        msgspec.convert(email, Email)
+    except msgspec.ValidationError:
+        raise click.UsageError(f"{email} is no e-mail address.") from None
     if len(password) < PASSWORD_CHARACTERS_MIN:
         raise click.UsageError(f"A password has at least {PASSWORD_CHARACTERS_MIN} characters.")
     caller = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant or PLATFORM)

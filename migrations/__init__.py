@@ -35,8 +35,30 @@ def migrations() -> list[Migration]:
 def migrate(database_url: str) -> list[str]:
     """Applies what is missing and returns its names. Several processes may call it at once: one works, all wait.
 
-    Raises `MigrationError` where an applied file was edited since, or the database is newer than this release.
+    Raises `MigrationError` where an applied file was edited since, the database is newer than this release, or it
+    cannot be reached.
     """
+    try:
+        return apply(database_url)
+    except psycopg.OperationalError as error:
+        raise MigrationError(f"The database cannot be reached: {error}") from None
+
+
+def missing(database_url: str) -> list[str]:
+    """The names of what this release would apply; raises as `migrate` does."""
+    try:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            begun = connection.execute("SELECT to_regclass('migrations') IS NOT NULL").fetchone()
+            rows = connection.execute("SELECT name, checksum FROM migrations").fetchall() if begun == (True,) else []
+    except psycopg.OperationalError as error:
+        raise MigrationError(f"The database cannot be reached: {error}") from None
+    applied: dict[str, str] = dict(rows)
+    refuse_strangers(applied, migrations())
+    return [migration.name for migration in migrations() if migration.name not in applied]
+
+
+def apply(database_url: str) -> list[str]:
+    """Applies what is missing, as `migrate` says."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         connection.execute(

@@ -21,6 +21,12 @@ def shown(pin: StaffPin) -> pins.StaffPin:
     )
 
 
+async def find(log: Log, merchant: UUID, pin: UUID) -> pins.StaffPin | None:
+    """One PIN of a merchant as of now; None for another merchant's as for none."""
+    loaded = await log.load(STAFF_PIN, pin, fresh=True)
+    return shown(loaded.state) if loaded is not None and loaded.merchant_id == merchant else None
+
+
 async def page(log: Log, merchant: UUID, after: int, limit: int) -> tuple[list[pins.StaffPin], int | None]:
     """A merchant's PINs, oldest first, created after a position; and from where the next page goes on."""
     found = await log.first_events(merchant, TOPICS[StaffPinCreated], after, limit + 1)

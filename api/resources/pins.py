@@ -16,6 +16,7 @@ from api.resources.cards import Cursor, Limit, Position
 from ledger.actor import Caller
 from ledger.commands import ChangePin, CreatePin, OnPin, StaffEntry, VerifyPin
 from ledger.entry import Result
+from ledger.errors import Rejected
 from ledger.staff_pin import DeactivateStaffPin, StaffRole, UnlockStaffPin
 from projections import pins
 from schemas.pins import PinChange, PinRequest, StaffPin, StaffPinPage, VerifyRequest
@@ -38,6 +39,18 @@ async def list_pins(
     position = await positioned(parts, loyalty_position)
     items, following = await pins.page(parts.ledger.log, caller.merchant_id, cursor_from(cursor, 0), limit)
     return answered(StaffPinPage(items, cursor_of(following)), position)
+
+
+@get("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="A staff PIN")
+async def get_pin(
+    pin_id: UUID, parts: NamedDependency[Parts], caller: NamedDependency[Caller], loyalty_position: Position = None
+) -> Response[bytes]:
+    """A staff member's PIN as it stands now, without the PIN."""
+    position = await positioned(parts, loyalty_position)
+    found = await pins.find(parts.ledger.log, caller.merchant_id, pin_id)
+    if found is None:
+        raise Rejected("staff_pin_not_found")
+    return answered(found, position)
 
 
 @post(
@@ -129,4 +142,4 @@ async def verify_pin(
     return await send(parts, caller, VerifyPin(staff), shown)
 
 
-HANDLERS = [list_pins, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]
+HANDLERS = [get_pin, list_pins, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]
