@@ -103,11 +103,15 @@ class StaffPinFailed(msgspec.Struct, frozen=True, omit_defaults=True):
     locked_until: datetime | None = None
 
 
+class StaffPinAccepted(msgspec.Struct, frozen=True):
+    """The right PIN came after wrong ones, whose count began anew."""
+
+
 class StaffPinUnlocked(msgspec.Struct, frozen=True):
-    """The count of wrong PINs began anew."""
+    """A manager opened the PIN, and the count of wrong ones began anew."""
 
 
-Event = StaffPinCreated | StaffPinChanged | StaffPinDeactivated | StaffPinFailed | StaffPinUnlocked
+Event = StaffPinCreated | StaffPinChanged | StaffPinDeactivated | StaffPinFailed | StaffPinAccepted | StaffPinUnlocked
 
 # ---- state ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +164,7 @@ def evolve(pin: StaffPin | None, event: Event, at: Occurrence) -> StaffPin:
             return msgspec.structs.replace(pin, active=False)
         case StaffPinFailed(failed, locked_until):
             return msgspec.structs.replace(pin, attempts=Attempts(failed=failed, locked_until=locked_until))
-        case StaffPinUnlocked():
+        case StaffPinUnlocked() | StaffPinAccepted():
             return msgspec.structs.replace(pin, attempts=Attempts())
         case _:
             assert_never(event)
@@ -194,8 +198,10 @@ def decide(pin: StaffPin | None, command: Command) -> list[Event]:
             return changed(pin, command)
         case DeactivateStaffPin():
             return [StaffPinDeactivated()]
-        case UnlockStaffPin() | ForgetWrongPins():
+        case UnlockStaffPin():
             return [] if pin.attempts == Attempts() else [StaffPinUnlocked()]
+        case ForgetWrongPins():
+            return [] if pin.attempts == Attempts() else [StaffPinAccepted()]
         case CountWrongPin(now, rule):
             pin.attempts.refuse_if_locked(now)
             attempts = pin.attempts.after_failure(now, rule)

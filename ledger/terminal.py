@@ -78,11 +78,22 @@ class TerminalPinFailed(msgspec.Struct, frozen=True, omit_defaults=True):
     locked_until: datetime | None = None
 
 
+class TerminalPinAccepted(msgspec.Struct, frozen=True):
+    """Somebody's PIN came after wrong ones, whose count began anew."""
+
+
 class TerminalUnlocked(msgspec.Struct, frozen=True):
-    """The count of wrong PINs began anew."""
+    """A manager opened the till, and the count of wrong PINs began anew."""
 
 
-Event = TerminalRegistered | TerminalKeyRotated | TerminalRevoked | TerminalPinFailed | TerminalUnlocked
+Event = (
+    TerminalRegistered
+    | TerminalKeyRotated
+    | TerminalRevoked
+    | TerminalPinFailed
+    | TerminalPinAccepted
+    | TerminalUnlocked
+)
 
 # ---- state ----------------------------------------------------------------------------------------------------
 
@@ -119,7 +130,7 @@ def evolve(terminal: Terminal | None, event: Event, at: Occurrence) -> Terminal:
         case TerminalPinFailed(failed, locked_until):
             attempts = Attempts(failed=failed, locked_until=locked_until)
             return msgspec.structs.replace(terminal, attempts=attempts)
-        case TerminalUnlocked():
+        case TerminalUnlocked() | TerminalPinAccepted():
             return msgspec.structs.replace(terminal, attempts=Attempts())
         case _:
             assert_never(event)
@@ -145,8 +156,10 @@ def decide(terminal: Terminal | None, command: Command) -> list[Event]:
             return [TerminalKeyRotated(key_digest)]
         case RevokeTerminal():
             return [TerminalRevoked()]
-        case UnlockTerminal() | ForgetWrongPins():
+        case UnlockTerminal():
             return [] if terminal.attempts == Attempts() else [TerminalUnlocked()]
+        case ForgetWrongPins():
+            return [] if terminal.attempts == Attempts() else [TerminalPinAccepted()]
         case CountWrongPin(now, rule):
             terminal.attempts.refuse_if_locked(now)
             attempts = terminal.attempts.after_failure(now, rule)

@@ -92,6 +92,7 @@ EXAMPLES: tuple[msgspec.Struct, ...] = (
     terminal.TerminalKeyRotated(DIGEST),
     terminal.TerminalRevoked(),
     terminal.TerminalPinFailed(5, LATER),
+    terminal.TerminalPinAccepted(),
     terminal.TerminalUnlocked(),
     staff_pin.StaffPinCreated(
         role=StaffRole.STAFF, store_id=STORE, fingerprint=FINGERPRINT, pin_hash=BCRYPT, private=StaffName("Alex")
@@ -101,6 +102,7 @@ EXAMPLES: tuple[msgspec.Struct, ...] = (
     ),
     staff_pin.StaffPinDeactivated(),
     staff_pin.StaffPinFailed(5, LATER),
+    staff_pin.StaffPinAccepted(),
     staff_pin.StaffPinUnlocked(),
     account.AccountAdded(role=Role.MANAGER, password_hash=BCRYPT, private=account.AccountHolder("manager@example.org")),
     account.PasswordChanged(BCRYPT),

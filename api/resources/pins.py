@@ -43,7 +43,10 @@ async def list_pins(
 
 @get("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="A staff PIN")
 async def get_pin(
-    pin_id: UUID, parts: NamedDependency[Parts], caller: NamedDependency[Caller], loyalty_position: Position = None
+    pin_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    loyalty_position: Position = None,
 ) -> Response[bytes]:
     """A staff member's PIN as it stands now, without the PIN."""
     position = await positioned(parts, loyalty_position)

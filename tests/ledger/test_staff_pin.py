@@ -16,6 +16,7 @@ from ledger.staff_pin import (
     DeactivateStaffPin,
     ForgetWrongPins,
     StaffName,
+    StaffPinAccepted,
     StaffPinChanged,
     StaffPinCreated,
     StaffPinDeactivated,
@@ -176,7 +177,7 @@ def test_a_locked_pin_is_opened_by_hand() -> None:
 
 def test_the_right_pin_starts_the_count_anew() -> None:
     tried = given(staff_pin, created(), StaffPinFailed(2))
-    tried.when(ForgetWrongPins()).then(StaffPinUnlocked()).when(WRONG).then(StaffPinFailed(1))
+    tried.when(ForgetWrongPins()).then(StaffPinAccepted()).when(WRONG).then(StaffPinFailed(1))
 
 
 @pytest.mark.parametrize("command", [UnlockStaffPin(), ForgetWrongPins()], ids=["unlock", "right PIN"])

@@ -15,6 +15,7 @@ from ledger.terminal import (
     RevokeTerminal,
     RotateTerminalKey,
     TerminalKeyRotated,
+    TerminalPinAccepted,
     TerminalPinFailed,
     TerminalRegistered,
     TerminalRevoked,
@@ -115,7 +116,7 @@ def test_a_locked_till_is_opened_by_hand() -> None:
 
 def test_a_good_pin_starts_the_count_anew() -> None:
     tried = given(terminal, REGISTERED, TerminalPinFailed(2))
-    tried.when(ForgetWrongPins()).then(TerminalUnlocked()).when(WRONG).then(TerminalPinFailed(1))
+    tried.when(ForgetWrongPins()).then(TerminalPinAccepted()).when(WRONG).then(TerminalPinFailed(1))
 
 
 @pytest.mark.parametrize("command", [UnlockTerminal(), ForgetWrongPins()], ids=["unlock", "good PIN"])
