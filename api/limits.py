@@ -69,23 +69,27 @@ class AnswerTimeLimit(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Raises `Unavailable` when the time is over; a command may then have been recorded, and its key tells."""
         loop = asyncio.get_running_loop()
-        left = ANSWER_SECONDS_MAX
+        begun = False
 
         async def receive_meanwhile() -> Any:
-            nonlocal left
-            left = (limit.when() or loop.time()) - loop.time()
-            limit.reschedule(None)
-            try:
+            until = limit.when()
+            if until is None:
                 return await receive()
-            finally:
+            left = until - loop.time()
+            limit.reschedule(None)
+            message = await receive()
+            if not begun:
                 limit.reschedule(loop.time() + left)
+            return message
 
         async def send_in_time(message: Message) -> None:
+            nonlocal begun
+            begun = True
             limit.reschedule(None)
             await send(message)
 
         try:
-            async with asyncio.timeout(left) as limit:
+            async with asyncio.timeout(ANSWER_SECONDS_MAX) as limit:
                 await next_app(scope, receive_meanwhile, send_in_time)
         except TimeoutError:
             raise Unavailable("the answer takes too long") from None
