@@ -24,6 +24,7 @@ FOR_MANAGERS = {
     "create_program",
     "change_program",
     "list_pins",
+    "get_pin",
     "create_pin",
     "change_pin",
     "deactivate_pin",
