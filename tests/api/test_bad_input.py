@@ -429,7 +429,7 @@ def requests(draw: st.DrawFn) -> tuple[str, str, Operation, Any]:
     return method, path, operation, body
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(request=requests())
 def test_whatever_is_sent_is_answered_as_documented(shop: ServedShop, request: tuple[str, str, Operation, Any]) -> None:
     method, path, operation, body = request

@@ -15,7 +15,7 @@ from tests.running import running
 from tests.served import STORE, Served, ServedShop, fresh_database, refusal, serving
 
 CONNECTIONS = 200
-SECONDS_MAX = 2
+SECONDS_MAX = 1
 PAUSE_SECONDS = 0.1
 PATIENCE_SECONDS = 20
 HEALTHY_SECONDS_MAX = 0.5
@@ -23,7 +23,7 @@ HEALTHY_SECONDS_MAX = 0.5
 
 @pytest.fixture(scope="module")
 def impatient(servers: Servers) -> Iterator[Served]:
-    """A server that gives bodies two seconds."""
+    """A server that gives bodies a second."""
     with fresh_database(servers) as database_url, serving(database_url, body_seconds_max=SECONDS_MAX) as server:
         yield server
         assert server.errors() == ""
