@@ -27,11 +27,14 @@ from ledger.merchant import MerchantSettings
 from ledger.program import Branding, ExpiryPolicy, ProgramType, Reward, Rules
 from ledger.secrecy import Secrecy, key_digest
 from ledger.staff_pin import StaffRole
+from ledger.store.codec import Read
 from ledger.store.keys import Keyring
 from ledger.store.log import Log
 from ledger.store.names import CARD
 
 PIN = "1234"
+POSITION_MAX = 2**63 - 1
+EVENTS_MAX = 10_000
 NOON = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)
 OPERATOR = Caller(role=Role.OPERATOR, id=UUID(int=1), merchant_id=PLATFORM)
 
@@ -121,6 +124,10 @@ class Shop:
     async def send(self, command: Command, caller: Caller | None = None, **options: Any) -> Handled:
         """Sends any command, as the till unless another caller is given."""
         return await self.ledger.handle(command, caller or self.till, **options)
+
+    async def history(self, stream: UUID) -> list[tuple[int, Read]]:
+        """All of a stream's events with their positions, newest first."""
+        return await self.ledger.log.history(stream, POSITION_MAX, EVENTS_MAX)
 
     async def card(self, which: card.Card) -> card.Card:
         """The card as the log has it now."""

@@ -17,11 +17,11 @@ from zoneinfo import ZoneInfo
 import click
 import pytest
 
-from ledger.actor import Caller, Role
+from ledger.actor import OPERATOR, Caller, Role
 from ledger.commands import OpenStore
 from ledger.settings import Settings
 from loyalty.cli import with_parts
-from loyalty.demo import OPERATOR, demo
+from loyalty.demo import demo
 from loyalty.installation import running, with_secrets
 from loyalty.purchases import purchases_in, refuse_bad_lines
 from tests.installed import STORE, Installation, Up, installed, wait_until

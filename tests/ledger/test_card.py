@@ -161,7 +161,7 @@ def test_an_inactive_program_takes_nobody() -> None:
 def test_a_welcome_bonus_is_points_to_begin_with(program_type: ProgramType) -> None:
     welcoming = facts(type=program_type, welcome_bonus_points=50)
     after = given(card).when(ENROL, welcoming).then(enrolled(), bonus(50))
-    assert (after.state.points_balance, after.state.lots) == (50, (Lot(2, 50, None),))
+    assert (after.state.points_balance, after.state.lots) == (50, (Lot(2, 50, NOON, None),))
 
 
 def test_a_stamps_program_gives_no_points_for_a_welcome() -> None:
@@ -239,7 +239,7 @@ def test_a_stamp_is_added(program_type: ProgramType) -> None:
 
 def test_a_stamp_leaves_the_points_alone() -> None:
     after = a_card(earned(30, 30)).when(AddStamp(), facts()).then(stamped(1, points=30))
-    assert (after.state.points_balance, after.state.lots) == (30, (Lot(2, 30, None),))
+    assert (after.state.points_balance, after.state.lots) == (30, (Lot(2, 30, NOON, None),))
 
 
 @pytest.mark.parametrize("later", [timedelta(0), SECOND, COOLDOWN - SECOND, COOLDOWN - timedelta(microseconds=1)])
@@ -483,7 +483,7 @@ def test_a_purchase_earns_whole_points_rounded_down(cents: int, points_per_euro:
 def test_points_form_a_lot_of_their_own(program_type: ProgramType) -> None:
     first = a_card().when(purchase(2500), facts(type=program_type)).then(earned(250, 250))
     second = first.when(purchase(100), facts(type=program_type)).then(earned(10, 260))
-    assert second.state.lots == (Lot(2, 250, None), Lot(3, 10, None))
+    assert second.state.lots == (Lot(2, 250, NOON, None), Lot(3, 10, NOON, None))
 
 
 def test_a_purchase_of_nothing_is_recorded_and_makes_no_lot() -> None:
@@ -527,7 +527,7 @@ def test_points_of_the_earned_policy_end_a_fixed_time_after_they_were_earned() -
     policy = facts(points_expiration_days=10, expiry_policy=ExpiryPolicy.EARNED)
     end = NOON + timedelta(days=10)
     after = a_card().when(purchase(100), policy).then(earned(10, 10, expires_at=end))
-    assert after.state.lots == (Lot(2, 10, end),)
+    assert after.state.lots == (Lot(2, 10, NOON, end),)
 
 
 # ---- points: redeeming ----------------------------------------------------------------------------------------
@@ -535,7 +535,7 @@ def test_points_of_the_earned_policy_end_a_fixed_time_after_they_were_earned() -
 
 def test_a_reward_is_paid_with_points() -> None:
     after = a_card(earned(260, 260)).when(RedeemPoints("coffee"), facts()).then(points_redeemed(160, LotPart(2, 100)))
-    assert (after.state.points_balance, after.state.lots) == (160, (Lot(2, 160, None),))
+    assert (after.state.points_balance, after.state.lots) == (160, (Lot(2, 160, NOON, None),))
 
 
 def test_exactly_enough_points_are_enough() -> None:
@@ -560,13 +560,13 @@ def test_the_oldest_points_are_spent_first() -> None:
     collected = a_card(bonus(60), stamped(1, points=60), earned(30, 90, stamps=1), earned(50, 140, stamps=1))
     spent = points_redeemed(40, LotPart(2, 60), LotPart(4, 30), LotPart(5, 10), stamps=1)
     after = collected.when(RedeemPoints("coffee"), facts()).then(spent)
-    assert after.state.lots == (Lot(5, 40, None),)
+    assert after.state.lots == (Lot(5, 40, NOON, None),)
 
 
 def test_what_is_left_of_a_lot_is_spent_before_the_next() -> None:
     spent = a_card(earned(150, 150), earned(60, 210)).then(points_redeemed(110, LotPart(2, 100)))
     again = points_redeemed(10, LotPart(2, 50), LotPart(3, 50))
-    assert spent.when(RedeemPoints("coffee"), facts()).then(again).state.lots == (Lot(3, 10, None),)
+    assert spent.when(RedeemPoints("coffee"), facts()).then(again).state.lots == (Lot(3, 10, NOON, None),)
 
 
 @pytest.mark.parametrize("reward_id", ["tea", "", "Coffee"])

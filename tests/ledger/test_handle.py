@@ -157,7 +157,7 @@ async def counted_at_till(shop: Shop) -> Attempts:
 
 async def events(shop: Shop, stream: UUID, kind: type) -> int:
     """How many events of a kind a stream has."""
-    return sum(isinstance(read.event, kind) for _, read in await shop.ledger.log.history(stream))
+    return sum(isinstance(read.event, kind) for _, read in await shop.history(stream))
 
 
 # ---- enrolling and finding cards ------------------------------------------------------------------------------
@@ -795,7 +795,7 @@ async def test_events_name_the_staff_member_the_till_and_the_store(database_url:
     async with shop_on(database_url) as shop:
         enrolled = await shop.enrol(customer_id="C-1")
         await shop.ask(enrolled, AddStamp())
-        _, read = (await shop.ledger.log.history(enrolled.id))[-1]
+        _, read = (await shop.history(enrolled.id))[0]
         actor = read.at.actor
         assert (actor.role, actor.id) == (Role.TERMINAL, shop.till.id)
         assert (actor.store_id, actor.staff_id) == (shop.store_id, shop.staff_id)

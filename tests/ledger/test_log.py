@@ -28,7 +28,7 @@ from ledger.store.recorder import Append, Claim, NewEvent, NewSubject, Outcome, 
 from ledger.store.writer import BATCH_MAX, Pending, independent
 from loyalty.embedded import Servers
 from tests.running import open_ledger, open_log, running
-from tests.shop import NOON, open_shop, rules
+from tests.shop import EVENTS_MAX, NOON, POSITION_MAX, open_shop, rules
 
 T = TypeVar("T")
 
@@ -695,16 +695,30 @@ async def test_a_stream_that_is_not_there_is_none_and_not_remembered_so(database
 
 
 @running
-async def test_history_is_every_event_with_its_position(database_url: str) -> None:
+async def test_history_is_every_event_with_its_position_newest_first(database_url: str) -> None:
     async with open_log(database_url) as log:
         chain = programs(log)
         await chain.add(program_events(1)[0])
         await log.append(command(uuid4()))
         await chain.add(program.ProgramChanged(rules(points_per_euro=5)))
-        history = await log.history(chain.stream)
-    assert [(position, read.at.version) for position, read in history] == [(1, 1), (3, 2)]
-    assert history[1][1].previous_hash == history[0][1].hash
-    assert history[1][1].event.rules.points_per_euro == 5
+        history = await log.history(chain.stream, POSITION_MAX, EVENTS_MAX)
+    assert [(position, read.at.version) for position, read in history] == [(3, 2), (1, 1)]
+    assert history[0][1].previous_hash == history[1][1].hash
+    assert history[0][1].event.rules.points_per_euro == 5
+
+
+@running
+async def test_a_page_of_history_is_read_and_nothing_beside_it(database_url: str) -> None:
+    async with open_log(database_url) as log:
+        chain = programs(log)
+        for event in program_events(9):
+            await chain.add(event)
+        seen, before = [], POSITION_MAX
+        while page := await log.history(chain.stream, before, 4):
+            assert len(page) <= 4
+            seen += [read.at.version for _, read in page]
+            before = page[-1][0]
+    assert seen == list(range(9, 0, -1))
 
 
 @running

@@ -8,7 +8,7 @@ from ledger.lots import Lot, LotPart, lot_expiry, oldest_parts, without
 from ledger.program import ExpiryPolicy
 from tests.shop import NOON, rules
 
-LOTS = (Lot(2, 100, None), Lot(5, 50, NOON), Lot(6, 25, None))
+LOTS = (Lot(2, 100, NOON, None), Lot(5, 50, NOON, NOON), Lot(6, 25, NOON, None))
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_more_than_there_is_cannot_be_taken() -> None:
 
 
 def test_what_is_left_of_a_lot_keeps_its_name_and_its_end() -> None:
-    assert without(LOTS, (LotPart(5, 20),)) == (LOTS[0], Lot(5, 30, NOON), LOTS[2])
+    assert without(LOTS, (LotPart(5, 20),)) == (LOTS[0], Lot(5, 30, NOON, NOON), LOTS[2])
 
 
 def test_an_empty_lot_is_no_lot() -> None:
-    assert without(LOTS, (LotPart(2, 100), LotPart(5, 49))) == (Lot(5, 1, NOON), LOTS[2])
+    assert without(LOTS, (LotPart(2, 100), LotPart(5, 49))) == (Lot(5, 1, NOON, NOON), LOTS[2])
     assert without(LOTS, oldest_parts(LOTS, 175)) == ()
 
 

@@ -36,7 +36,7 @@ from ledger.merchant import Merchant, MerchantSettings, Store
 from ledger.plans import card_facts, luhn_digit
 from ledger.program import ExpiryPolicy, Program, ProgramType, Reward, Rules
 from tests.ledger.specification import MERCHANT_ID, occurrence
-from tests.shop import rules
+from tests.shop import NOON, rules
 
 # Two stores, mostly on different dates; the history begins a day before the clocks of one of them change.
 ZONES = {UUID(int=1): "Europe/Luxembourg", UUID(int=2): "Pacific/Auckland"}
@@ -302,7 +302,7 @@ def test_points_are_the_floor_of_the_exact_product(cents: int, points_per_euro: 
 
 @given(st.lists(st.integers(1, 1_000), max_size=8), st.data())
 def test_spending_from_lots_takes_exactly_what_it_says(points: list[int], data: Any) -> None:
-    lots = tuple(Lot(number, held, None) for number, held in enumerate(points, start=2))
+    lots = tuple(Lot(number, held, NOON, None) for number, held in enumerate(points, start=2))
     spent = data.draw(st.integers(0, sum(points)))
     parts = oldest_parts(lots, spent)
     assert sum(part.points for part in parts) == spent

@@ -167,7 +167,7 @@ async def test_opening_a_store_again_under_its_key_opens_none_and_another_code_i
 ) -> None:
     async with shop_on(database_url) as shop:
         neighbour = await open_shop(shop.ledger, shop.clock, code=some_code())
-        theirs = (await shop.ledger.log.history(neighbour.merchant.merchant_id))[-1][1].event.store.code
+        theirs = (await shop.history(neighbour.merchant.merchant_id))[0][1].event.store.code
         code = some_code()
         first = await shop.send(store(code), shop.merchant, key="k", answer=told)
         again = await shop.send(store(code), shop.merchant, key="k", answer=told)
