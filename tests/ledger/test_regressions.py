@@ -374,6 +374,22 @@ async def test_a_reward_is_not_paid_with_points_that_the_database_lost(database_
         assert await agrees(shop, enrolled) == 0
 
 
+@running
+async def test_a_server_does_not_mistake_what_another_wrote_in_its_place_for_the_event_that_was_lost(
+    database_url: str,
+) -> None:
+    async with shop_on(database_url) as here, open_ledger(database_url, here.clock) as elsewhere:
+        there = here.on(elsewhere)
+        enrolled = await here.enrol(customer_id="C-1")
+        await here.ask(enrolled, card.EarnPoints(200), key="lost")
+        await lose_the_end(database_url, enrolled.id, [":lost"])
+        await there.ask(enrolled, card.EarnPoints(400))
+        after = await here.ask(enrolled, card.EarnPoints(800))
+        assert after.result is not None
+        assert (after.result.main.version, after.result.main.state.points_balance) == (3, 120)
+        assert await agrees(here, enrolled) == 120
+
+
 # ---- the database stuck, or set up otherwise ------------------------------------------------------------------
 
 
