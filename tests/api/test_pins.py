@@ -208,3 +208,18 @@ def test_no_answer_about_a_pin_holds_its_digits_hash_or_fingerprint(shop: Served
     for response in said:
         assert all(secret not in response.text for secret in secrets), response.text
     assert all(secret not in shop.served.errors() for secret in secrets)
+
+
+def test_two_new_pins_under_one_key_are_two_requests(shop: ServedShop) -> None:
+    kim = good(shop.manager.post("pins", {"name": "Kim", "pin": "5678"}, key="create"), 201)
+    again = shop.manager.post("pins", {"name": "Kim", "pin": "8765"}, key="create")
+    refusal(again, 422, "idempotency_key_reused")
+    good(shop.manager.patch(f"pins/{kim['id']}", {"pin": "4321"}, key="change"))
+    again = shop.manager.patch(f"pins/{kim['id']}", {"pin": "4322"}, key="change")
+    refusal(again, 422, "idempotency_key_reused")
+    assert good(verify(shop, "4321"))["id"] == kim["id"]
+
+
+def test_a_manager_in_the_only_store_may_use_a_pin_of_it_without_naming_it(shop: ServedShop) -> None:
+    kim = create(shop, store_id=str(shop.shop.store_id))
+    assert good(shop.manager.post("pins/verify", {"staff_pin": "5678"}))["id"] == kim["id"]

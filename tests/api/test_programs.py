@@ -175,3 +175,21 @@ def test_a_new_version_counts_from_the_next_command_on(shop: ServedShop) -> None
     assert shop.earn(card, 100)["points_earned"] == 10
     shop.manager.patch("program", {"points_per_euro": 20})
     assert shop.earn(card, 100)["points_earned"] == 20
+
+
+def test_creating_with_rewards_that_have_no_ids_again_under_its_key_answers_the_first_time(newcomer: Client) -> None:
+    body = {"type": "points", "rewards": [{"name": "Tea", "points_cost": 50}, {"name": "Cake", "points_cost": 60}]}
+    first, again = (newcomer.post("program", body, key="k") for _ in range(2))
+    assert (first.status_code, again.content) == (201, first.content)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len({reward["id"] for reward in answer_of(first)["rewards"]}) == 2
+    other = {**body, "rewards": [{"name": "Tea", "points_cost": 51}]}
+    refusal(newcomer.post("program", other, key="k"), 422, "idempotency_key_reused")
+
+
+def test_changing_to_rewards_that_have_no_ids_again_under_its_key_answers_the_first_time(shop: ServedShop) -> None:
+    body = {"rewards": [{"name": "Tea", "points_cost": 50}, {"id": "cake", "name": "Cake", "points_cost": 60}]}
+    first, again = (shop.manager.patch("program", body, key="k") for _ in range(2))
+    assert (first.status_code, again.content) == (200, first.content)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert answer_of(first)["rewards"][1]["id"] == "cake"

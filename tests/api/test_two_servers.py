@@ -1,5 +1,6 @@
 """Two API processes over one database behave as one."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -7,6 +8,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from ledger.commands import OnTerminal, OpenStore, OpenTerminal, RotateKey
+from ledger.terminal import RevokeTerminal
 from tests.served import Served, ServedShop, answer_of, refusal
 from tests.shop import PIN
 
@@ -86,3 +89,92 @@ def test_enrolling_one_customer_64_times_at_once_gives_one_card(both: Two) -> No
     responses = at_once(both, 64, lambda shop: shop.till.post("cards/enroll", {"customer_id": "C-1"}))
     assert len({answer_of(response)["id"] for response in responses}) == 1
     assert sorted(response.status_code for response in responses) == [200] * 63 + [201]
+
+
+# ---- what one server still has in its cache -----------------------------------------------------------------------
+
+ROUTES: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", "program", {}),
+    ("GET", "cards", {}),
+    ("GET", "cards/{card}", {}),
+    ("GET", "cards/{card}/transactions", {}),
+    ("POST", "cards/lookup", {"qr_code": "{qr_code}"}),
+    ("POST", "cards/lookup", {"card_id": "{card}"}),
+    ("POST", "cards/enroll", {"customer_id": "C-2"}),
+    ("POST", "pins/verify", {"staff_pin": PIN}),
+    ("POST", "stamp", {"card_id": "{card}", "staff_pin": PIN}),
+    ("POST", "stamp/redeem", {"card_id": "{card}", "staff_pin": PIN}),
+    ("POST", "points", {"card_id": "{card}", "staff_pin": PIN, "purchase_amount_cents": 100}),
+    ("POST", "points/redeem", {"card_id": "{card}", "staff_pin": PIN, "reward_id": "coffee"}),
+]
+
+
+def revoke(shop: ServedShop) -> None:
+    shop.served.handle(OnTerminal(shop.shop.till.id, RevokeTerminal()), shop.shop.merchant)
+
+
+def rotate_away(shop: ServedShop) -> None:
+    """The key before the last one is good until the next rotation, so that a till can change over."""
+    for _ in range(2):
+        shop.served.handle(RotateKey(shop.shop.till.id), shop.shop.merchant)
+
+
+@pytest.mark.parametrize("end", [revoke, rotate_away], ids=["revoked", "rotated away"])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), ROUTES, ids=[" ".join([method, path, *body][:3]) for method, path, body in ROUTES]
+)
+def test_a_key_that_ended_elsewhere_is_good_for_nothing_on_a_server_that_remembers_it(
+    both: Two, method: str, path: str, body: dict[str, Any], end: Callable[[ServedShop], None]
+) -> None:
+    here, there = both
+    card = here.enrol()
+    assert there.till.post("cards/lookup", {"card_id": card["id"]}).status_code == 200
+    assert there.till.command("points", points(card)).status_code == 200
+    end(here)
+    names = {"{card}": card["id"], "{qr_code}": card["qr_code"]}
+    sent = {name: names.get(value, value) for name, value in body.items()}
+    options: dict[str, Any] = {"json": sent, "key": str(uuid4())} if method == "POST" else {}
+    answer = there.till.send(method, path.replace("{card}", card["id"]), **options)
+    refusal(answer, 401, "invalid_credentials")
+    assert card["card_number"] not in answer.text
+
+
+def test_the_key_before_the_last_is_good_on_either_until_the_next_rotation(both: Two) -> None:
+    here, there = both
+    card = here.enrol()
+    assert there.till.command("points", points(card)).status_code == 200
+    here.served.handle(RotateKey(here.shop.till.id), here.shop.merchant)
+    for shop in both:
+        assert shop.till.post("cards/lookup", {"card_id": card["id"]}).status_code == 200
+        assert shop.till.command("points", points(card)).status_code == 200
+
+
+def test_a_history_shows_the_store_and_the_name_that_another_server_was_told_of(both: Two) -> None:
+    here, there = both
+    card = here.enrol()
+    here.earn(card, 100)
+    history = f"cards/{card['id']}/transactions"
+    newest, *_ = answer_of(there.manager.get(history))["items"]
+    assert newest["staff_name"] == "Alex"
+    code = f"S{uuid4().hex[:12].upper()}"
+    store = OpenStore(code=code, name="Side street", time_zone="Europe/Paris", currency="EUR", locale="en")
+    opened = here.served.handle(store, here.shop.merchant).result
+    assert opened is not None
+    (store_id,) = set(opened.main.state.stores) - {here.shop.store_id}
+    till = here.served.handle(OpenTerminal(store_id, "Till 2"), here.shop.merchant).result
+    assert till is not None
+    assert here.manager.patch(f"pins/{here.shop.staff_id}", {"name": "Alexandra"}).status_code == 200
+    branch = here.served.client(till.secret)
+    assert branch.command("points", points(card)).status_code == 200
+    newest, before, *_ = answer_of(there.manager.get(history))["items"]
+    assert (newest["store_code"], newest["staff_name"]) == (code, "Alexandra")
+    assert (before["store_code"] != code, before["staff_name"]) == (True, "Alexandra")
+
+
+def test_a_change_of_the_program_is_replayed_the_same_on_either(both: Two) -> None:
+    body = {"rewards": [{"name": "Tea", "points_cost": 50}, {"name": "Tea", "points_cost": 60}]}
+    first, *again = (shop.manager.patch("program", body, key="k") for shop in both * 2)
+    assert first.status_code == 200
+    assert len({reward["id"] for reward in answer_of(first)["rewards"]}) == 2
+    assert {response.content for response in again} == {first.content}
+    assert all(response.headers["idempotency-replayed"] == "true" for response in again)
