@@ -113,7 +113,10 @@ class Draft:
         subject, key = await self._owner(change.aggregate, state)
         origin = origin_of(self._request.caller) if self._decision.origin_wanted and key else None
         topic, stored = encode(event, at, before.last_hash if before else NO_PREVIOUS_HASH, key, origin)
-        self._events.append(NewEvent(change.stream, at.version, topic, stored, subject))
+        # Within an entry each event is built upon the one before it; only the first upon what is stored.
+        built_upon = self._view.loaded.get(change.stream) if change.stream not in self._streams else None
+        previous = bytes.fromhex(built_upon.last_hash) if built_upon else None
+        self._events.append(NewEvent(change.stream, at.version, topic, stored, subject, previous))
         self._streams[change.stream] = Loaded(
             aggregate=change.aggregate,
             stream=change.stream,

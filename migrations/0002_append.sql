@@ -5,12 +5,14 @@
 -- is written. A command is refused when a guard of its own has moved or a claim of its own is taken; the others are
 -- written. A guard holds while its stream ends at the very version that was read: a later one means that somebody
 -- wrote, a missing one that the database lost its end (a standby that lagged, a restore) under a server that knew it.
+-- The event before a command's first in a stream must be the very one it was decided on, by its SHA-256, where the
+-- command gives it: another server may have written another in the place of a lost one.
 -- Guards are passed once per batch and pointed at, as the commands of a batch mostly rest on the same few streams.
 --
 -- The planner settings keep every check an index look-up, whatever the statistics of a young table say.
 CREATE FUNCTION ledger_append(
     event_command int[], event_stream uuid[], event_version bigint[], event_topic text[], event_state bytea[],
-    event_merchant uuid[], event_subject uuid[],
+    event_merchant uuid[], event_subject uuid[], event_previous bytea[],
     guard_stream uuid[], guard_version bigint[], guarded_command int[], guarded_by int[],
     claim_command int[], claim_merchant uuid[], claim_kind text[], claim_key text[], claim_value bytea[],
     release_command int[], release_merchant uuid[], release_kind text[], release_key text[],
@@ -40,6 +42,15 @@ BEGIN
         FROM unnest(guarded_command, guarded_by) AS g (command, guard)
         WHERE g.guard = ANY (moved);
     END IF;
+
+    stale := stale || ARRAY(
+        SELECT DISTINCT e.command
+        FROM unnest(event_command, event_stream, event_version, event_previous) AS e (command, stream, version, previous)
+        WHERE e.previous IS NOT NULL AND NOT EXISTS (
+            SELECT FROM events b
+            WHERE b.originator_id = e.stream AND b.originator_version = e.version - 1 AND sha256(b.state) = e.previous
+        )
+    );
 
     SELECT array_agg(k.i) INTO taken
     FROM unnest(claim_merchant, claim_kind, claim_key) WITH ORDINALITY AS k (merchant, kind, key, i)

@@ -31,10 +31,7 @@ class Listing:
         """What is there: the digest of each name."""
         folder = self.path.parent
         files = sorted(path for path in folder.glob(self.pattern) if path.is_file() and path.name[0] != ".")
-        return {
-            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        }
+        return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def broken(self) -> list[str]:
         """Listed files that were changed or are gone."""

@@ -166,20 +166,15 @@ class Log:
         cached: Loaded[S] | None = self._cache.get(stream)
         if cached is not None and cached.aggregate is not aggregate:
             return None
-        if cached is not None:
+        if cached is not None and not fresh:
             self._cache.move_to_end(stream)
-            if not fresh:
-                return cached
-            rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": cached.version})
-            loaded: Loaded[S] | None = cached
+            return cached
+        newer = await self._newer_than(cached) if cached is not None else None
+        if newer is not None:
+            loaded, rows = cached, newer
         else:
-            query = {"stream": stream, "fold": aggregate.fold}
-            rows = await self._rows(SNAPSHOT_AND_EVENTS, query)
-            loaded = None
-            if rows and rows[0][5] is not None:
-                loaded = self._from_snapshot(aggregate, stream, rows.pop(0))
-                if loaded is None:
-                    rows = await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
+            self.forget([stream])
+            loaded, rows = await self._from_the_start(aggregate, stream)
         for row in rows:
             loaded = self._fold(aggregate, loaded, row)
             if loaded is None:
@@ -187,6 +182,23 @@ class Log:
         if loaded is not None:
             self.remember(loaded)
         return loaded
+
+    async def _newer_than(self, cached: Loaded[Any]) -> list[TupleRow] | None:
+        """What came after the end that is known; None if that end was lost, and perhaps replaced."""
+        rows = await self._rows(NEWER_EVENTS, {"stream": cached.stream, "version": cached.version - 1})
+        return rows[1:] if rows and hash_of(bytes(rows[0][1])) == cached.last_hash else None
+
+    async def _from_the_start(
+        self, aggregate: Aggregate[S, Any], stream: UUID
+    ) -> tuple[Loaded[S] | None, list[TupleRow]]:
+        """The stream's snapshot, if it has one that can be used, and the events after it."""
+        rows = await self._rows(SNAPSHOT_AND_EVENTS, {"stream": stream, "fold": aggregate.fold})
+        if not rows or rows[0][5] is None:
+            return None, rows
+        loaded = self._from_snapshot(aggregate, stream, rows[0])
+        if loaded is not None:
+            return loaded, rows[1:]
+        return None, await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
 
     async def history(self, stream: UUID, before: int, limit: int) -> list[tuple[int, Read]]:
         """Events of a stream before a position, with their own, newest first."""

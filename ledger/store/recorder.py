@@ -13,7 +13,7 @@ from ledger.actor import PLATFORM
 
 APPEND = (
     "SELECT base, stale, taken FROM ledger_append("
-    "%b::int[], %b::uuid[], %b::bigint[], %b::text[], %b::bytea[], %b::uuid[], %b::uuid[],"
+    "%b::int[], %b::uuid[], %b::bigint[], %b::text[], %b::bytea[], %b::uuid[], %b::uuid[], %b::bytea[],"
     "%b::uuid[], %b::bigint[], %b::int[], %b::int[],"
     "%b::int[], %b::uuid[], %b::text[], %b::text[], %b::bytea[],"
     "%b::int[], %b::uuid[], %b::text[], %b::text[],"
@@ -22,13 +22,14 @@ APPEND = (
 
 
 class NewEvent(NamedTuple):
-    """An event as it is to be stored."""
+    """An event as it is to be stored; `previous` is the SHA-256 of the stored event that it is built upon."""
 
     stream: UUID
     version: int
     topic: str
     state: bytes
     subject: UUID | None = None
+    previous: bytes | None = None
 
 
 class Claim(NamedTuple):
@@ -85,13 +86,17 @@ def pack(batch: Sequence[Append]) -> list[list[Any]]:
     """The parameters of `APPEND` for a batch."""
     guards: dict[tuple[UUID, int], int] = {}
     numbered = list(enumerate(batch))
-    events = [(n, e.stream, e.version, e.topic, e.state, a.merchant, e.subject) for n, a in numbered for e in a.events]
+    events = [
+        (n, e.stream, e.version, e.topic, e.state, a.merchant, e.subject, e.previous)
+        for n, a in numbered
+        for e in a.events
+    ]
     guarded = [(n, guards.setdefault(guard, len(guards) + 1)) for n, a in numbered for guard in a.guards.items()]
     claims = [(n, *claim) for n, a in numbered for claim in a.claims]
     releases = [(n, claim.merchant, claim.kind, claim.key) for n, a in numbered for claim in a.releases]
     subjects = [(n, new.subject, a.merchant, new.wrapped) for n, a in numbered for new in a.subjects]
     return [
-        *columns(events, 7),
+        *columns(events, 8),
         *columns(list(guards), 2),
         *columns(guarded, 2),
         *columns(claims, 5),
