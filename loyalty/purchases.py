@@ -27,7 +27,7 @@ from ledger.store.names import MERCHANT
 from ledger.view import holder_of
 
 COLUMNS = ["customer_id", "date", "items", "amount_cents"]
-CHUNK_LINES = 512
+CHUNK_LINES = 256
 BAD_LINES_SHOWN = 20
 FIRST_YEAR = 1900
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

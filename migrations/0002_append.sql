@@ -32,11 +32,10 @@ BEGIN
 
     SELECT array_agg(g.i) INTO moved
     FROM unnest(guard_stream, guard_version) WITH ORDINALITY AS g (stream, version, i)
-    WHERE EXISTS (
-        SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version > g.version
-    ) OR g.version > 0 AND NOT EXISTS (
-        SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version = g.version
-    );
+    CROSS JOIN LATERAL (
+        SELECT max(e.originator_version) AS last FROM events e WHERE e.originator_id = g.stream
+    ) AS stream_end
+    WHERE stream_end.last <> g.version OR (stream_end.last IS NULL AND g.version > 0);
     IF moved IS NOT NULL THEN
         SELECT array_agg(DISTINCT g.command) INTO stale
         FROM unnest(guarded_command, guarded_by) AS g (command, guard)

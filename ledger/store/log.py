@@ -60,11 +60,10 @@ NEWEST_FIRST_EVENTS = """
 ENDS_ELSEWHERE = """
     SELECT EXISTS (
         SELECT FROM unnest(%(streams)s::uuid[], %(versions)s::bigint[]) AS g (stream, version)
-        WHERE EXISTS (
-            SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version > g.version
-        ) OR g.version > 0 AND NOT EXISTS (
-            SELECT FROM events e WHERE e.originator_id = g.stream AND e.originator_version = g.version
-        )
+        CROSS JOIN LATERAL (
+            SELECT max(e.originator_version) AS last FROM events e WHERE e.originator_id = g.stream
+        ) AS stream_end
+        WHERE stream_end.last <> g.version OR (stream_end.last IS NULL AND g.version > 0)
     )
 """
 HISTORY_PAGE = """
