@@ -226,3 +226,12 @@ def test_the_locks_hold_what_the_project_asks_for() -> None:
         if requirement.name not in lock or lock[requirement.name] not in requirement.specifier
     ]
     assert stale == [], "run `make lock`"
+
+
+def test_only_the_door_appends_to_the_log() -> None:
+    appending = {
+        path.as_posix()
+        for path, (source, _) in modules().items()
+        if path.parts[0] in PACKAGES and re.search(r"\blog\.append\(", source)
+    }
+    assert appending == {"ledger/handle.py"}
