@@ -1,4 +1,4 @@
-"""LOYALTY_* to one frozen Settings: the only reader of the environment."""
+"""LOYALTY_* to one frozen Settings: the only reader of those variables."""
 
 import os
 from collections.abc import Mapping
