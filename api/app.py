@@ -18,7 +18,7 @@ from api.commands import provide_key
 from api.documented import OpenApiJson
 from api.limits import AnswerTimeLimit, JsonRequest
 from api.parts import Parts
-from api.resources import access, cards, pins, programs, till
+from api.resources import access, cards, corrections, pins, previews, programs, till
 from api.tokens import Tokens
 from ledger.entropy import SystemClock, SystemEntropy
 from ledger.errors import Rejected, Unavailable
@@ -61,7 +61,14 @@ def create_app(parts: Parts) -> Litestar:
 
     store_side = Router(
         "/api/v1/store/loyalty",
-        route_handlers=[*till.HANDLERS, *cards.HANDLERS, *programs.HANDLERS, *pins.HANDLERS],
+        route_handlers=[
+            *till.HANDLERS,
+            *corrections.HANDLERS,
+            *previews.HANDLERS,
+            *cards.HANDLERS,
+            *programs.HANDLERS,
+            *pins.HANDLERS,
+        ],
         dependencies={"caller": Provide(provide_caller), "key": Provide(provide_key)},
         tags=["store"],
     )

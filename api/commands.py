@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -76,6 +77,24 @@ async def send(
     if created and location is not None:
         headers["Location"] = location.format(id=identifier(handled))
     return Response(handled.answer, status_code=201 if created else 200, media_type="application/json", headers=headers)
+
+
+async def foretold(
+    parts: Parts,
+    caller: Caller,
+    command: Command,
+    answer: Callable[[Result], msgspec.Struct],
+    shape: type[msgspec.Struct],
+    *,
+    at: datetime | None = None,
+) -> Response[bytes]:
+    """Answers what a command would come to: its own answer, without what only a recorded one has."""
+
+    def render(result: Result) -> bytes:
+        return msgspec.json.encode(answer(result))
+
+    told = await parts.ledger.preview(command, caller, render, occurred_at=at)
+    return answered(msgspec.json.decode(told.answer, type=shape), told.position)
 
 
 class Identified(msgspec.Struct):

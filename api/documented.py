@@ -3,7 +3,7 @@
 Roles, keys, headers and shapes are taken from where the service itself takes them, so that none can be forgotten.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from litestar import Litestar, Request
@@ -46,12 +46,12 @@ LOCATION = {
 RETRY_AFTER = {"description": "Seconds after which it is worth trying again", "schema": {"type": "integer"}}
 
 
-def answers(shape: type[Any], *, created: bool = False) -> dict[int, ResponseSpec]:
+def answers(shape: Any, *, created: bool = False) -> dict[int, ResponseSpec]:
     """The good answer of a route: its shape at 200, or at 201 where it creates."""
     return {201: answer(shape, "Created")} if created else {200: answer(shape)}
 
 
-def answer(shape: type[Any], description: str = "Done", media_type: str = "application/json") -> ResponseSpec:
+def answer(shape: Any, description: str = "Done", media_type: str = "application/json") -> ResponseSpec:
     """One answer of a route."""
     return ResponseSpec(data_container=shape, description=description, media_type=media_type, generate_examples=False)
 
@@ -144,6 +144,7 @@ def refusals_of(handler: HTTPRouteHandler, credited: bool, keyed: bool) -> list[
     statuses = {400, 401, 503}
     statuses |= {403, 404} if credited else set()
     statuses |= {409, 410, 422} if keyed else set()
+    statuses |= {409} if handler.opt.get("foretells") else set()
     if body is not None:
         statuses |= {408, 413}
         statuses |= {423} if "staff_pin" in body.__struct_fields__ else set()
@@ -169,7 +170,8 @@ def shapes_of(handler: HTTPRouteHandler) -> set[type[Any]]:
     """Every shape that a route takes or answers."""
     body = body_of(handler)
     shapes: set[Any] = {answer.data_container for answer in (handler.responses or {}).values()}
-    return {shape for shape in shapes | {body} if shape is not None and shape is not str}
+    each = {kind for shape in shapes | {body} for kind in get_args(shape) or (shape,)}
+    return {shape for shape in each if shape is not None and shape is not str}
 
 
 def schemas_of(shapes: set[type[Any]]) -> dict[str, Any]:

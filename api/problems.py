@@ -103,6 +103,37 @@ KINDS: dict[str, Kind] = {
     "order_reference_used": Kind(
         409, "Receipt used", "transaction_id names the purchase that this order reference earned with."
     ),
+    "expired_already": Kind(400, "Expired already", "Those points would have expired before they arrive."),
+    "card_number_taken": Kind(409, "Card number taken", "Another card has this number."),
+    "qr_code_taken": Kind(409, "QR code taken", "Another card has this QR code."),
+    # Corrections.
+    "transaction_not_found": Kind(404, "No such transaction", "The merchant has no such transaction."),
+    "reversals_not_allowed": Kind(403, "No reversals here", "This merchant's settings forbid reversals."),
+    "manager_pin_required": Kind(403, "A manager's PIN, please", "This merchant reverses with a manager's PIN only."),
+    "not_reversible": Kind(
+        409, "Not reversible", "Purchases, bonuses, stamps, redemptions and adjustments are; reversals are not."
+    ),
+    "already_reversed": Kind(409, "Reversed already", "Nothing is left of this transaction to reverse."),
+    "more_than_is_left": Kind(
+        409, "More than is left", "purchase_amount_cents_left says how much of the purchase was not refunded yet."
+    ),
+    "not_a_purchase": Kind(400, "Not a purchase", "Only a purchase is reversed in part; leave the amount out."),
+    "points_already_spent": Kind(
+        409,
+        "Points spent already",
+        "points_missing says how many; with allow_negative_balance the balance goes below zero.",
+    ),
+    "stamps_already_spent": Kind(
+        409,
+        "Stamps spent already",
+        "stamps_missing says how many; with allow_negative_balance the count goes below zero.",
+    ),
+    "nothing_to_adjust": Kind(400, "Nothing to adjust", "Give points, stamps or both."),
+    "invalid_adjustment": Kind(400, "Invalid amount", "`field` is outside its limits."),
+    "same_card": Kind(409, "The same card", "A card cannot be merged into itself."),
+    "purchase_or_reward": Kind(
+        400, "Purchase or reward?", "Give purchase_amount_cents to preview a purchase, or reward_id for a redemption."
+    ),
     # PINs.
     "staff_pin_required": Kind(403, "PIN missing", "Send staff_pin."),
     "pin_invalid": Kind(403, "Wrong PIN", "The PIN is wrong; attempts_left says how often it may be tried."),

@@ -1,5 +1,6 @@
 """What can be asked of the ledger. Each is a rule's command with the address it is sent to and the PIN beside it."""
 
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -33,12 +34,53 @@ class EnrolCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_on
     locale: str | None = None
 
 
+CardCommand = (
+    card.AddStamp
+    | card.RedeemStamps
+    | card.EarnPoints
+    | card.RedeemPoints
+    | card.Reverse
+    | card.Adjust
+    | card.Suspend
+    | card.Reactivate
+    | card.Close
+    | card.ExpirePoints
+)
+
+
 class OnCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """Do something with a card."""
 
     which: WhichCard
     staff: StaffEntry = StaffEntry()
-    command: card.AddStamp | card.RedeemStamps | card.EarnPoints | card.RedeemPoints
+    command: CardCommand
+
+
+class MergeCards(msgspec.Struct, gc=False, frozen=True):
+    """Give all that a card has to another card of the merchant; its names find that one from then on."""
+
+    which: WhichCard
+    into: UUID
+
+
+class ImportCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
+    """Bring a customer along from another system, with a card or for the card they have, and what was on theirs.
+
+    `source` names that system, or the file; number and QR token are the old card's where it shall be kept.
+    """
+
+    source: str
+    customer_id: str
+    card_number: str | None = None
+    qr_code: str | None = None
+    name: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    locale: str | None = None
+    points: int = 0
+    stamps: int = 0
+    points_expire_at: datetime | None = None
+    enrolled_at: datetime | None = None
 
 
 class OnProgram(msgspec.Struct, gc=False, frozen=True):
@@ -135,6 +177,8 @@ class OpenAccount(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 Command = (
     EnrolCard
     | OnCard
+    | MergeCards
+    | ImportCard
     | OnProgram
     | CreatePin
     | ChangePin
@@ -152,6 +196,8 @@ Command = (
 NAMES: dict[type, str] = {
     EnrolCard: "enrol_card",
     OnCard: "on_card",
+    MergeCards: "merge_cards",
+    ImportCard: "import_card",
     OnProgram: "on_program",
     CreatePin: "create_pin",
     ChangePin: "change_pin",
@@ -168,6 +214,12 @@ NAMES: dict[type, str] = {
     card.RedeemStamps: "redeem_stamps",
     card.EarnPoints: "earn_points",
     card.RedeemPoints: "redeem_points",
+    card.Reverse: "reverse",
+    card.Adjust: "adjust",
+    card.Suspend: "suspend",
+    card.Reactivate: "reactivate",
+    card.Close: "close",
+    card.ExpirePoints: "expire_points",
     program.CreateProgram: "create_program",
     program.ChangeProgram: "change_program",
     staff_pin.DeactivateStaffPin: "deactivate",

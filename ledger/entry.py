@@ -105,7 +105,7 @@ class Draft:
             stream=change.stream,
             version=(before.version if before else 0) + 1,
             merchant_id=self._request.caller.merchant_id,
-            occurred_at=self._view.now,
+            occurred_at=change.occurred_at or self._view.now,
             recorded_at=self._view.clock_now,
             actor=self._actor,
         )

@@ -34,6 +34,19 @@ class Handled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     result: Result | None = None
 
 
+class Foretold(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """What a command would answer, as of a position of the log."""
+
+    position: int
+    answer: bytes
+
+
+def foretold(position: int, answer: bytes | None) -> Foretold:
+    """An answer that was rendered, though nothing stands behind it."""
+    assert answer is not None, "an answer was asked for"
+    return Foretold(position=position, answer=answer)
+
+
 class Ledger:
     """Handles commands: decides each on current facts and appends what it makes, whole or not at all.
 
@@ -109,9 +122,34 @@ class Ledger:
             handled = await self._attempt(request, who, fresh=True)
         return handled
 
+    async def preview(
+        self, command: Command, caller: Caller, answer: Answer, *, occurred_at: datetime | None = None
+    ) -> Foretold:
+        """What the command would answer, decided as `handle` does but for the PIN, with nothing written.
+
+        Raises `Rejected` as the command would. `occurred_at` may lie in the future.
+        """
+        request = Request(command=command, caller=caller, key=None, digest="", answer=answer, occurred_at=occurred_at)
+        now = self.clock.now()
+        view = View(self.log, caller, occurred_at or now, now, fresh=True)
+        await self._planner.admit(view)
+        earlier = None
+        try:
+            decision = await self._planner.plan(view, command, Identification(self.secrecy, asks=False))
+        except Rejected:
+            earlier = await self._earlier(request, view)
+            if earlier is None:
+                raise
+            return foretold(earlier.position, earlier.answer)
+        earlier = await self._earlier(request, view)
+        if earlier is not None:
+            return foretold(earlier.position, earlier.answer)
+        entry = await Draft(request, view, decision, self._keyring).finished()
+        return foretold(max(loaded.position for loaded in view.loaded.values()), entry.answer)
+
     async def find_card(self, caller: Caller, which: WhichCard) -> UUID:
         """The card of the caller's merchant that is meant; raises `card_not_found`."""
-        return await self._planner.card_stream(
+        return await self._planner.cards.card_stream(
             View(self.log, caller, self.clock.now(), self.clock.now(), fresh=True), which
         )
 
@@ -219,7 +257,7 @@ class Ledger:
         for wanted in view.wanted:
             value = await self.log.claim(request.caller.merchant_id, wanted.kind, wanted.key)
             if value is not None:
-                return await self._same_order(request, holder_of(value), wanted.digest)
+                return await self._same_order(request, holder_of(value), wanted)
         return None
 
     async def _replay(self, request: Request, holder: Holder) -> Handled:
@@ -247,12 +285,12 @@ class Ledger:
         position = await self.log.position_of(holder.stream, holder.version)
         return Handled(position=position, created=holder.created, replayed=True, answer=answer)
 
-    async def _same_order(self, request: Request, first: Holder, digest: str) -> Handled:
+    async def _same_order(self, request: Request, first: Holder, wanted: ClaimOn) -> Handled:
         """The same purchase again answers what the first did, whatever its key; another one is refused.
 
         The new key is kept with the answer, so that it cannot be used for anything else.
         """
-        if first.digest != digest or first.answered_under is None:
+        if first.digest not in (wanted.digest, *wanted.also) or first.answered_under is None:
             raise Rejected("order_reference_used", transaction_id=transaction_id(first.stream, first.version))
         merchant = request.caller.merchant_id
         stored = await self.log.claim(merchant, "idempotency", first.answered_under)

@@ -23,7 +23,10 @@ class StaffPinPolicy(StrEnum):
 
 
 class MerchantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What admins control, one of each per merchant."""
+    """What admins control, one of each per merchant.
+
+    `reversals_need_manager`: at a till, a reversal takes the PIN of a manager, whatever the policy for PINs is.
+    """
 
     staff_pin_policy: StaffPinPolicy = StaffPinPolicy.REQUIRED
     pin_max_failed_attempts: int = 5
@@ -33,6 +36,7 @@ class MerchantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     allow_cross_store_redemption: bool = True
     require_order_reference: bool = False
     log_ip_addresses: bool = False
+    reversals_need_manager: bool = False
 
     @property
     def lock_rule(self) -> LockRule:
@@ -109,6 +113,12 @@ class Merchant(msgspec.Struct, frozen=True, kw_only=True):
     locale: str
     settings: MerchantSettings
     stores: dict[UUID, Store]
+
+    def only_store(self, store_id: UUID | None) -> UUID | None:
+        """The store that was named, or the merchant's only one where none was."""
+        if store_id is None and len(self.stores) == 1:
+            (store_id,) = self.stores
+        return store_id
 
 
 def evolve(merchant: Merchant | None, event: Event, at: Occurrence) -> Merchant:

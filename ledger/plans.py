@@ -3,19 +3,20 @@
 Whatever a plan reads is guarded: the log takes the plan's events only while none of it has moved.
 """
 
-from datetime import UTC, datetime, time, timedelta
-from functools import lru_cache
 from typing import assert_never
-from uuid import UUID, uuid5
-from zoneinfo import ZoneInfo, available_timezones
+from uuid import UUID
+from zoneinfo import available_timezones
 
-from ledger import account, card, customer, merchant, program, staff_pin, terminal
+from ledger import account, merchant, program, staff_pin, terminal
 from ledger.actor import PLATFORM, Role
+from ledger.card_plans import CardPlans
 from ledger.commands import (
     ChangePin,
     Command,
     CreatePin,
     EnrolCard,
+    ImportCard,
+    MergeCards,
     OnCard,
     OnMerchant,
     OnPin,
@@ -27,13 +28,13 @@ from ledger.commands import (
     OpenTerminal,
     RotateKey,
     VerifyPin,
-    WhichCard,
 )
-from ledger.entropy import CARD_NUMBER_BODY_DIGITS, QR_TOKEN_BYTES, Entropy
+from ledger.entropy import Entropy
 from ledger.errors import Rejected
 from ledger.secrecy import Secrecy, key_digest
 from ledger.staff import Identification, Member
-from ledger.store.names import ACCOUNT, CARD, CUSTOMER, MERCHANT, PROGRAM, STAFF_PIN, TERMINAL
+from ledger.store.names import ACCOUNT, MERCHANT, PROGRAM, STAFF_PIN, TERMINAL
+from ledger.streams import account_stream, program_stream
 from ledger.view import Change, ClaimOn, Decision, View
 
 TERMINAL_SECRET_BYTES = 24
@@ -45,14 +46,19 @@ class Planner:
     def __init__(self, secrecy: Secrecy, entropy: Entropy) -> None:
         self._secrecy = secrecy
         self._entropy = entropy
+        self.cards = CardPlans(secrecy, entropy)
 
     async def plan(self, view: View, command: Command, who: Identification) -> Decision:
         """What the command makes of the ledger as the view shows it; raises `Rejected` where a rule says no."""
         match command:
             case OnCard():
-                return await self._on_card(view, command, who)
+                return await self.cards.on_card(view, command, who)
             case EnrolCard():
-                return await self._enrol(view, command)
+                return await self.cards.enrol(view, command)
+            case MergeCards():
+                return await self.cards.merge(view, command)
+            case ImportCard():
+                return await self.cards.import_card(view, command)
             case OnProgram():
                 return await self._on_program(view, command)
             case CreatePin():
@@ -79,105 +85,6 @@ class Planner:
             till = await view.find(TERMINAL, caller.id)
             if till is None or caller.key_digest not in till.state.key_digests:
                 raise Rejected("invalid_credentials")
-
-    # ---- cards ----------------------------------------------------------------------------------------------
-
-    async def _on_card(self, view: View, command: OnCard, who: Identification) -> Decision:
-        caller = view.caller
-        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
-        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
-        facts = card_facts(view.now, tenant, rules, caller.store_id)
-        wanted = rules.rules.require_staff_pin
-        member = await who.member(view, command.staff, tenant.settings, facts.store_id, wanted=wanted)
-        if isinstance(member, Decision):
-            return member
-        try:
-            change = await self._card_change(view, command, facts)
-        except Rejected as refusal:
-            if not member.changes:
-                raise
-            return Decision(changes=member.changes, store_id=facts.store_id, refusal=refusal)
-        return Decision(
-            main=change.stream,
-            changes=[*member.changes, change],
-            claims=view.wanted,
-            staff_id=member.pin.id if member.pin else None,
-            store_id=facts.store_id,
-            facts=facts,
-            origin_wanted=tenant.settings.log_ip_addresses,
-        )
-
-    async def _card_change(self, view: View, command: OnCard, facts: card.Facts) -> Change:
-        stream = await self.card_stream(view, command.which)
-        state = await view.need(CARD, stream, "card_not_found")
-        view.wanted = order_claims(command.command, stream, facts.store_id)
-        return Change(aggregate=CARD, stream=stream, events=card.decide(state, command.command, facts))
-
-    async def card_stream(self, view: View, which: WhichCard) -> UUID:
-        """The card that was meant; `card_not_found` for none, and for another merchant's."""
-        if which.card_id is not None:
-            return which.card_id
-        if which.card_number is not None:
-            holder = await view.claimed_by("card_number", which.card_number, remembered=True)
-        else:
-            assert which.qr_code is not None, "exactly one name of a card is given"
-            holder = await view.claimed_by("qr_code", self._blind(view, "qr_code", which.qr_code), remembered=True)
-        if holder is None:
-            raise Rejected("card_not_found")
-        return holder.stream
-
-    async def _enrol(self, view: View, command: EnrolCard) -> Decision:
-        caller = view.caller
-        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
-        if caller.role is Role.CUSTOMER and not tenant.settings.allow_self_enrollment:
-            raise Rejected("self_enrollment_not_allowed")
-        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
-        facts = card_facts(view.now, tenant, rules, caller.store_id)
-        reference = command.customer_id or self._entropy.new_id().hex
-        blinded = self._blind(view, "customer", reference)
-        # A new customer is the rule, so the claim is only looked up once it was found taken.
-        looks_up = view.fresh or not rules.rules.active
-        holder = await view.claimed_by("customer", blinded) if looks_up else None
-        if holder is not None:
-            await view.need(CARD, holder.stream, "card_not_found")
-            return Decision(main=holder.stream, facts=facts)
-        person, stream = self._entropy.new_id(), self._entropy.new_id()
-        enrolment = card.Enrol(
-            customer=person,
-            customer_id=reference,
-            card_number=self._card_number(),
-            qr_code=self._entropy.token(QR_TOKEN_BYTES).hex(),
-        )
-        register = customer.RegisterCustomer(
-            customer.Person(
-                customer_id=reference,
-                name=command.name,
-                email=command.email,
-                phone=command.phone,
-                locale=command.locale,
-            )
-        )
-        return Decision(
-            main=stream,
-            changes=[
-                Change(aggregate=CUSTOMER, stream=person, events=customer.decide(None, register)),
-                Change(aggregate=CARD, stream=stream, events=card.decide(None, enrolment, facts)),
-            ],
-            claims=[
-                ClaimOn(kind="customer", key=blinded),
-                ClaimOn(kind="card_number", key=enrolment.card_number),
-                ClaimOn(kind="qr_code", key=self._blind(view, "qr_code", enrolment.qr_code)),
-            ],
-            new_subjects=[person],
-            store_id=facts.store_id,
-            facts=facts,
-            created=True,
-            origin_wanted=tenant.settings.log_ip_addresses,
-        )
-
-    def _card_number(self) -> str:
-        body = self._entropy.digits(CARD_NUMBER_BODY_DIGITS)
-        return body + luhn_digit(body)
 
     # ---- program --------------------------------------------------------------------------------------------
 
@@ -259,7 +166,7 @@ class Planner:
         entry = command.staff
         if entry.staff_pin is None:
             raise Rejected("staff_pin_required")
-        store_id = only_store(tenant, view.caller.store_id)
+        store_id = tenant.only_store(view.caller.store_id)
         member = await who.verified(view, entry.staff_id, entry.staff_pin, tenant.settings.lock_rule, store_id)
         if isinstance(member, Member):
             assert member.pin is not None, "a verified PIN is somebody's"
@@ -351,57 +258,9 @@ class Planner:
         return self._secrecy.blind(kind, view.caller.merchant_id, text)
 
 
-PROGRAM_NAMESPACE = UUID("6e0f8d3c-3f0a-5f4e-9d53-0d5d1c5d9a11")
-
-
-@lru_cache(maxsize=10_000)
-def program_stream(merchant_id: UUID) -> UUID:
-    """The stream of a merchant's one program."""
-    return uuid5(PROGRAM_NAMESPACE, merchant_id.hex)
-
-
-def account_stream(secrecy: Secrecy, email: str) -> UUID:
-    """The stream of the one account with that e-mail address, on the whole platform."""
-    return UUID(bytes=secrecy.blind_bytes("account", PLATFORM, email.casefold())[:16])
-
-
 def terminal_key(terminal_id: UUID, secret: str) -> str:
     """A terminal's key as its user holds it; the prefix names the terminal."""
     return f"lt_{terminal_id.hex}_{secret}"
-
-
-def only_store(tenant: merchant.Merchant, store_id: UUID | None) -> UUID | None:
-    """The store that was named, or the merchant's only one where none was."""
-    if store_id is None and len(tenant.stores) == 1:
-        (store_id,) = tenant.stores
-    return store_id
-
-
-def card_facts(now: datetime, tenant: merchant.Merchant, rules: program.Program, store_id: UUID | None) -> card.Facts:
-    """The facts of a decision about a card in that store, or in the merchant's only one where none is named."""
-    store_id = only_store(tenant, store_id)
-    store = tenant.stores.get(store_id) if store_id is not None else None
-    if store is None:
-        raise Rejected("store_required")
-    zone = ZoneInfo(store.time_zone)
-    day = now.astimezone(zone).date()
-    return card.Facts(
-        now=now,
-        day=day,
-        day_ends_at=datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC),
-        program=rules,
-        store_id=store_id,
-        allow_cross_store_redemption=tenant.settings.allow_cross_store_redemption,
-        require_order_reference=tenant.settings.require_order_reference,
-    )
-
-
-def order_claims(command: card.Command, stream: UUID, store_id: UUID | None) -> list[ClaimOn]:
-    """An order reference counts once per store; the digest tells the same purchase from another under its name."""
-    if not isinstance(command, card.EarnPoints) or command.order_reference is None:
-        return []
-    digest = f"{stream}:{command.purchase_amount_cents}"
-    return [ClaimOn(kind="order", key=f"{store_id}:{command.order_reference}", digest=digest)]
 
 
 def refuse_unknown_time_zone(name: str) -> None:
@@ -414,12 +273,3 @@ def refuse_unknown_store(tenant: merchant.Merchant, store_id: UUID | None) -> No
     """Raises `store_not_found` for a store that is not the merchant's."""
     if store_id is not None and store_id not in tenant.stores:
         raise Rejected("store_not_found")
-
-
-def luhn_digit(body: str) -> str:
-    """The check digit of a number: ISO/IEC 7812-1, annex B."""
-    total = 0
-    for index, digit in enumerate(reversed(body)):
-        value = int(digit) * (2 if index % 2 == 0 else 1)
-        total += value - 9 if value > 9 else value
-    return str(-total % 10)

@@ -111,28 +111,36 @@ Event = ProgramCreated | ProgramChanged
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """The program as it stands; `version` is what events name."""
+    """The program as it stands; `version` is what events name. `expiry_since` is when its expiry last changed."""
 
     id: UUID
     merchant_id: UUID
     version: int
     rules: Rules
     changed_at: datetime
+    expiry_since: datetime
 
 
-def evolve(_program: Program | None, event: Event, at: Occurrence) -> Program:
+def evolve(program: Program | None, event: Event, at: Occurrence) -> Program:
     """The program after one more event."""
     match event:
         case ProgramCreated(rules) | ProgramChanged(rules):
+            same_expiry = program is not None and expiry_of(program.rules) == expiry_of(rules)
             return Program(
                 id=at.stream,
                 merchant_id=at.merchant_id,
                 version=at.version,
                 rules=rules,
                 changed_at=at.occurred_at,
+                expiry_since=program.expiry_since if program is not None and same_expiry else at.occurred_at,
             )
         case _:
             assert_never(event)
+
+
+def expiry_of(rules: Rules) -> tuple[ExpiryPolicy, int | None]:
+    """What of the rules says when points end."""
+    return rules.expiry_policy, rules.points_expiration_days
 
 
 # ---- decide ---------------------------------------------------------------------------------------------------

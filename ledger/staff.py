@@ -12,7 +12,7 @@ from ledger.commands import StaffEntry
 from ledger.errors import Rejected
 from ledger.merchant import MerchantSettings, StaffPinPolicy
 from ledger.secrecy import Secrecy
-from ledger.staff_pin import StaffPin
+from ledger.staff_pin import StaffPin, StaffRole
 from ledger.store.names import STAFF_PIN, TERMINAL
 from ledger.view import Change, Decision, View
 
@@ -25,10 +25,14 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Identification:
-    """Finds the staff member of one command; a check made in one attempt is not paid for again in the next."""
+    """Finds the staff member of one command; a check made in one attempt is not paid for again in the next.
 
-    def __init__(self, secrecy: Secrecy) -> None:
+    With `asks` false nobody has to say who they are: where it is only to be seen what would happen.
+    """
+
+    def __init__(self, secrecy: Secrecy, *, asks: bool = True) -> None:
         self._secrecy = secrecy
+        self._asks = asks
         self._wrong: set[tuple[str, str | None]] = set()
 
     async def member(
@@ -39,7 +43,7 @@ class Identification:
         `wanted` is whether the program asks for a PIN where the merchant leaves it to the program.
         """
         policy = settings.staff_pin_policy
-        if policy is StaffPinPolicy.DISABLED:
+        if policy is StaffPinPolicy.DISABLED or not self._asks:
             return Member(None)
         if entry.staff_pin is None:
             required = policy is StaffPinPolicy.REQUIRED or wanted
@@ -47,6 +51,17 @@ class Identification:
                 raise Rejected("staff_pin_required")
             return Member(None)
         return await self.verified(view, entry.staff_id, entry.staff_pin, settings.lock_rule, store_id)
+
+    async def manager(self, view: View, entry: StaffEntry, rule: LockRule, store_id: UUID | None) -> Member | Decision:
+        """The manager whose PIN was typed at a till; with an account it is the account that counts."""
+        if view.caller.role is not Role.TERMINAL or not self._asks:
+            return Member(None)
+        if entry.staff_pin is None:
+            raise Rejected("manager_pin_required")
+        found = await self.verified(view, entry.staff_id, entry.staff_pin, rule, store_id)
+        if isinstance(found, Decision) or (found.pin is not None and found.pin.role is StaffRole.MANAGER):
+            return found
+        return Decision(changes=found.changes, refusal=Rejected("manager_pin_required"))
 
     async def verified(
         self, view: View, staff_id: UUID | None, pin: str, rule: LockRule, store_id: UUID | None

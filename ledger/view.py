@@ -90,19 +90,24 @@ def value_of(holder: Holder) -> bytes:
 
 
 class ClaimOn(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """A claim that a decision makes for its main stream; `digest` tells a repetition from a collision."""
+    """A claim that a decision makes for its main stream; `digest` tells a repetition from a collision.
+
+    `also` are digests of the same request from before cards were merged.
+    """
 
     kind: str
     key: str
     digest: str = ""
+    also: Sequence[str] = ()
 
 
 class Change(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """Events for one stream, in order."""
+    """Events for one stream, in order; `occurred_at` where that is not when the command happened."""
 
     aggregate: Any
     stream: UUID
     events: Sequence[Any]
+    occurred_at: datetime | None = None
 
 
 class Decision(msgspec.Struct, gc=False, frozen=True, kw_only=True):

@@ -4,15 +4,15 @@ from uuid import UUID
 
 from ledger import card as rules_of_cards
 from ledger.card import Card
-from ledger.program import Rules
+from ledger.program import Program
 from ledger.store.log import Log
 from ledger.store.names import CARD, PROGRAM, TOPICS
 from schemas import cards
 
 
-def shown(card: Card, rules: Rules) -> cards.Card:
+def shown(card: Card, program: Program) -> cards.Card:
     """The card as it crosses the wire."""
-    expiry = rules_of_cards.next_expiry(card, rules)
+    expiry = rules_of_cards.next_expiry(card, program)
     return cards.Card(
         id=card.id,
         card_number=card.card_number,
@@ -20,21 +20,34 @@ def shown(card: Card, rules: Rules) -> cards.Card:
         customer_id=card.customer_id,
         status=card.status.value,
         stamp_count=card.stamp_count,
-        stamps_target=rules.stamps_target,
+        stamps_target=program.rules.stamps_target,
         points_balance=card.points_balance,
         next_expiry=cards.NextExpiry(expiry.points, expiry.at) if expiry else None,
         passes=cards.Passes(),
         enrolled_at=card.enrolled_at,
         last_activity_at=card.last_activity_at,
+        merged_into=card.merged_into,
     )
 
 
 async def find(log: Log, merchant: UUID, program: UUID, card: UUID) -> cards.Card | None:
     """One card of a merchant as of now; None for another merchant's as for none."""
+    state = await current(log, merchant, card)
+    return shown(state, await current_program(log, program)) if state is not None else None
+
+
+async def find_merged(log: Log, merchant: UUID, program: UUID, card: UUID) -> cards.Card | None:
+    """The same, but the card that it was merged into where it was."""
+    state = await current(log, merchant, card)
+    while state is not None and state.merged_into is not None:
+        state = await current(log, merchant, state.merged_into)
+    return shown(state, await current_program(log, program)) if state is not None else None
+
+
+async def current(log: Log, merchant: UUID, card: UUID) -> Card | None:
+    """A merchant's card as of now."""
     loaded = await log.load(CARD, card, fresh=True)
-    if loaded is None or loaded.merchant_id != merchant:
-        return None
-    return shown(loaded.state, await current_rules(log, program))
+    return loaded.state if loaded is not None and loaded.merchant_id == merchant else None
 
 
 async def page(log: Log, merchant: UUID, program: UUID, before: int, limit: int) -> tuple[list[cards.Card], int | None]:
@@ -42,17 +55,17 @@ async def page(log: Log, merchant: UUID, program: UUID, before: int, limit: int)
     topic = TOPICS[rules_of_cards.CardEnrolled]
     found = await log.first_events(merchant, topic, before, limit + 1, newest_first=True)
     shown_cards = []
-    rules = await current_rules(log, program) if found else None
+    followed = await current_program(log, program) if found else None
     for _, stream in found[:limit]:
         loaded = await log.load(CARD, stream, fresh=True)
         assert loaded is not None, "a stream with a first event has a state"
-        assert rules is not None, "cards are enrolled under a program"
-        shown_cards.append(shown(loaded.state, rules))
+        assert followed is not None, "cards are enrolled under a program"
+        shown_cards.append(shown(loaded.state, followed))
     return shown_cards, found[limit - 1][0] if len(found) > limit else None
 
 
-async def current_rules(log: Log, program: UUID) -> Rules:
-    """The rules of a program that is there."""
+async def current_program(log: Log, program: UUID) -> Program:
+    """A program that is there."""
     loaded = await log.load(PROGRAM, program, fresh=True)
     assert loaded is not None, "cards are enrolled under a program"
-    return loaded.state.rules
+    return loaded.state

@@ -8,7 +8,7 @@ from ledger.actor import Role
 from ledger.entry import transaction_id
 from ledger.store.codec import Read
 from ledger.store.log import Log
-from ledger.store.names import MERCHANT, STAFF_PIN
+from ledger.store.names import CARD, MERCHANT, STAFF_PIN, topics_of
 from schemas.cards import Transaction, TransactionKind
 
 KINDS: dict[type[Any], TransactionKind] = {
@@ -18,7 +18,15 @@ KINDS: dict[type[Any], TransactionKind] = {
     card.StampsRedeemed: "stamps_redeemed",
     card.PointsEarned: "points_earned",
     card.PointsRedeemed: "points_redeemed",
+    card.PointsExpired: "points_expired",
+    card.TransactionReversed: "reversed",
+    card.BalanceAdjusted: "adjusted",
+    card.CardMerged: "merged",
+    card.CardAbsorbed: "merged",
+    card.BalanceImported: "imported",
 }
+TOPICS = [topic for event_type in KINDS for topic in topics_of(event_type)]
+"""What moves a balance; that a card was suspended or closed is no transaction."""
 
 
 def signed_change(event: card.Event) -> tuple[int, int]:
@@ -26,19 +34,28 @@ def signed_change(event: card.Event) -> tuple[int, int]:
     match event:
         case card.PointsEarned() | card.WelcomeBonusGranted():
             return event.points, 0
-        case card.PointsRedeemed():
+        case card.PointsRedeemed() | card.PointsExpired():
             return -event.points, 0
+        case card.TransactionReversed() | card.BalanceAdjusted() | card.BalanceImported():
+            return event.points, event.stamps
+        case card.CardMerged() | card.CardAbsorbed():
+            return event.points, event.stamps
         case card.StampAdded():
             return 0, event.stamps
         case card.StampsRedeemed():
             return 0, -event.stamps
-        case card.CardEnrolled():
+        case card.CardEnrolled() | card.CardSuspended() | card.CardReactivated() | card.CardClosed():
             return 0, 0
 
 
 async def page(log: Log, merchant: UUID, stream: UUID, before: int, limit: int) -> tuple[list[Transaction], int | None]:
-    """A card's transactions, newest first, before a position; and from where the next page goes on."""
-    found = await log.history(stream, before, limit + 1)
+    """A card's transactions, newest first, before a position; and from where the next page goes on.
+
+    Those of the cards that were merged into it are among them.
+    """
+    loaded = await log.load(CARD, stream, fresh=True)
+    streams = [stream, *(loaded.state.absorbed if loaded is not None else ())]
+    found = await log.history(streams, before, limit + 1, TOPICS)
     shown = found[:limit]
     tenant = await log.load(MERCHANT, merchant, fresh=True)
     codes = {store.id: store.code for store in tenant.state.stores.values()} if tenant is not None else {}
@@ -71,6 +88,6 @@ def transaction(position: int, read: Read, codes: dict[UUID, str], names: dict[U
         stamps=stamps,
         points_balance=event.points_balance,
         stamp_count=event.stamp_count,
-        reverses=None,
+        reverses=transaction_id(event.card, event.version) if isinstance(event, card.TransactionReversed) else None,
         position=position,
     )

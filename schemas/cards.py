@@ -1,11 +1,11 @@
 """Cards and their transactions."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from schemas.kinds import CardNumber, Email, Instant, Locale, Name, Phone, QrCode, Reference
+from schemas.kinds import PRINTABLE, CardNumber, Email, Instant, Locale, Name, Phone, QrCode, Reference, ShortText
 
 
 class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -16,6 +16,58 @@ class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     email: Email | None = None
     phone: Phone | None = None
     locale: Locale | None = None
+
+
+class ReasonRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Why; it is kept sealed under the customer's key."""
+
+    reason: ShortText | None = None
+
+
+class AdjustRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Correct the balances by hand: signed changes, and why."""
+
+    points: Annotated[int, Meta(ge=-1_000_000_000, le=1_000_000_000)] = 0
+    stamps: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
+    reason: Annotated[str, Meta(min_length=1, max_length=200, pattern=PRINTABLE)]
+
+
+class AdjustAnswer(Struct, frozen=True, kw_only=True):
+    """The balances were corrected."""
+
+    transaction_id: str
+    points_balance: int
+    stamp_count: int
+    card: "Card"
+
+
+class MergeRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which card takes over all that this one has."""
+
+    into_card_id: UUID
+
+
+class MergeAnswer(Struct, frozen=True, kw_only=True):
+    """What came over, and the card that has it now."""
+
+    transaction_id: str
+    points: int
+    stamps: int
+    card: "Card"
+
+
+class ExpiryRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """At what time to look; now, if absent."""
+
+    at: Instant | None = None
+
+
+class ExpiryPreview(Struct, frozen=True, kw_only=True):
+    """What would expire until then if nothing happened before, and the card after it."""
+
+    points_expired: int
+    points_balance: int
+    card: "Card"
 
 
 class LookupRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,7 +96,7 @@ CardStatus = Literal["active", "suspended", "closed", "erased"]
 
 
 class Card(Struct, frozen=True, kw_only=True):
-    """A card as it stands."""
+    """A card as it stands. `merged_into` is the card that took over all it had."""
 
     id: UUID
     card_number: str
@@ -58,6 +110,7 @@ class Card(Struct, frozen=True, kw_only=True):
     passes: Passes
     enrolled_at: Instant
     last_activity_at: Instant
+    merged_into: UUID | None
 
 
 class CardPage(Struct, frozen=True):

@@ -5,7 +5,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from schemas.cards import Card
-from schemas.kinds import CardNumber, Cents, Instant, Pin, QrCode, Reference
+from schemas.kinds import CardNumber, Cents, Instant, Pin, QrCode, Reference, ShortText
 
 
 class StampRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,6 +29,66 @@ class RedeemRequest(StampRequest, frozen=True, forbid_unknown_fields=True, kw_on
     """Spend points on a reward of the program."""
 
     reward_id: Reference
+
+
+class PreviewRequest(StampRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to look at before it is done: a purchase by its amount, or a redemption by its reward. Needs no PIN."""
+
+    purchase_amount_cents: Cents | None = None
+    order_reference: Reference | None = None
+    reward_id: Reference | None = None
+
+
+class ReverseRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Undo a transaction: of a purchase the part that is refunded, or all that is left of it if no amount is given.
+
+    Where what was given is spent by now, the balance goes below zero only if `allow_negative_balance` says so.
+    """
+
+    purchase_amount_cents: Cents | None = None
+    allow_negative_balance: bool = False
+    reason: ShortText | None = None
+    staff_pin: Pin | None = None
+    staff_id: UUID | None = None
+
+
+class ReverseAnswer(Struct, frozen=True, kw_only=True):
+    """What was undone: points and stamps that came off the card or went back to it, and the balances now."""
+
+    transaction_id: str
+    reverses: str
+    points_reversed: int
+    stamps_reversed: int
+    points_balance: int
+    stamp_count: int
+    card: Card
+
+
+class ReversePreview(Struct, frozen=True, kw_only=True):
+    """The same before it is done."""
+
+    reverses: str
+    points_reversed: int
+    stamps_reversed: int
+    points_balance: int
+    stamp_count: int
+    card: Card
+
+
+class PointsPreview(Struct, frozen=True, kw_only=True):
+    """What a purchase would earn."""
+
+    points_earned: int
+    points_balance: int
+    card: Card
+
+
+class PointsRedeemedPreview(Struct, frozen=True, kw_only=True):
+    """What a reward would take."""
+
+    points_spent: int
+    points_balance: int
+    card: Card
 
 
 class StampAnswer(Struct, frozen=True, kw_only=True):

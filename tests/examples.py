@@ -8,6 +8,7 @@ import hashlib
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from ledger import account, card, customer, merchant, program, staff_pin, terminal
 from ledger.actor import Actor, Occurrence, Role
 from ledger.entropy import SystemEntropy
-from ledger.lots import LotPart
+from ledger.lots import LotName, LotPart
 from ledger.merchant import MerchantSettings, StaffPinPolicy, Store
 from ledger.program import Branding, ExpiryPolicy, ProgramType, Reward, Rules
 from ledger.staff_pin import StaffName, StaffRole
@@ -50,6 +51,7 @@ SETTINGS = MerchantSettings(
     allow_cross_store_redemption=False,
     require_order_reference=True,
     log_ip_addresses=True,
+    reversals_need_manager=True,
 )
 RULES = Rules(
     type=ProgramType.HYBRID,
@@ -76,7 +78,9 @@ RULES = Rules(
     terms="One card per person.",
     active=True,
 )
-FACTS = {"program_version": 3, "stamp_count": 7, "points_balance": 150}
+SOURCE = UUID("0190a1b2-0000-7000-8000-000000000007")
+PART = LotPart(2, 50, SOURCE, OCCURRED_AT, LATER)
+FACTS: Any = {"program_version": 3, "stamp_count": 7, "points_balance": 150}
 
 EXAMPLES: tuple[msgspec.Struct, ...] = (
     merchant.MerchantCreated(name="Corner shop", locale="de-LU", settings=SETTINGS),
@@ -121,14 +125,63 @@ EXAMPLES: tuple[msgspec.Struct, ...] = (
     card.WelcomeBonusGranted(points=50, expires_at=LATER, **FACTS),
     card.StampAdded(stamps=1, day=date(2026, 3, 2), stamps_today=2, reward_earned=False, **FACTS),
     card.StampsRedeemed(stamps=10, reward="A free coffee", **FACTS),
-    card.PointsEarned(points=125, purchase_amount_cents=1_250, order_reference="order-77", expires_at=LATER, **FACTS),
+    card.PointsEarned(
+        points=125,
+        purchase_amount_cents=1_250,
+        order_reference="order-77",
+        expires_at=LATER,
+        joins=LotName(2, SOURCE),
+        **FACTS,
+    ),
     card.PointsRedeemed(
         points=100,
         reward_id="coffee",
         reward_name="Coffee",
-        lots=(LotPart(2, 50), LotPart(4, 50)),
+        lots=(PART, LotPart(4, 50, SOURCE, OCCURRED_AT, LATER)),
         **FACTS,
     ),
+    card.PointsExpired(points=50, expired_at=LATER, lots=(PART,), **FACTS),
+    card.TransactionReversed(
+        card=SOURCE,
+        version=2,
+        whole=True,
+        points=-40,
+        stamps=-1,
+        purchase_amount_cents=500,
+        taken=(PART,),
+        returned=(PART,),
+        lot=LotName(2, SOURCE),
+        points_expired=10,
+        stamped_at=OCCURRED_AT,
+        day=date(2026, 3, 2),
+        private=card.Reason("Returned by Zoë"),
+        **FACTS,
+    ),
+    card.BalanceAdjusted(
+        points=-50,
+        stamps=1,
+        expires_at=LATER,
+        joins=LotName(2, SOURCE),
+        taken=(PART,),
+        private=card.Reason("Forgotten by Zoë"),
+        **FACTS,
+    ),
+    card.BalanceImported(source="Old system", points=50, stamps=1, expires_at=LATER, joins=LotName(2, SOURCE), **FACTS),
+    card.CardMerged(into=SOURCE, points=-50, stamps=-1, lots=(PART,), **FACTS),
+    card.CardAbsorbed(
+        cards=(SOURCE, CUSTOMER),
+        points=50,
+        stamps=1,
+        lots=(PART,),
+        settled=(PART,),
+        stamps_by_day={date(2026, 3, 2): 2},
+        last_stamp_at=OCCURRED_AT,
+        last_activity_at=OCCURRED_AT,
+        **FACTS,
+    ),
+    card.CardSuspended(private=card.Reason("Lost by Zoë"), **FACTS),
+    card.CardReactivated(private=card.Reason("Found by Zoë"), **FACTS),
+    card.CardClosed(private=card.Reason("Asked for by Zoë"), **FACTS),
 )
 """One of every event, with a value in every field."""
 
@@ -163,7 +216,7 @@ def example(event: msgspec.Struct) -> tuple[str, bytes]:
         recorded_at=RECORDED_AT,
         actor=Actor(role=Role.TERMINAL, id=TILL, store_id=STORE, staff_id=STAFF),
     )
-    personal = type(event).__module__ in {module.__name__ for module in PERSONAL}
+    personal = type(event).__module__.startswith(tuple(module.__name__ for module in PERSONAL))
     key = key_with(hashlib.sha256(name.encode()).digest()) if personal else None
     origin = Origin(ip_address="192.0.2.1", user_agent="Till/1.0") if personal else None
     topic, stored = encode(event, at, DIGEST, key, origin)

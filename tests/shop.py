@@ -127,7 +127,7 @@ class Shop:
 
     async def history(self, stream: UUID) -> list[tuple[int, Read]]:
         """All of a stream's events with their positions, newest first."""
-        return await self.ledger.log.history(stream, POSITION_MAX, EVENTS_MAX)
+        return await self.ledger.log.history([stream], POSITION_MAX, EVENTS_MAX)
 
     async def card(self, which: card.Card) -> card.Card:
         """The card as the log has it now."""

@@ -17,8 +17,8 @@ from api.resources.cards import Position
 from api.tokens import Identity
 from ledger.actor import Role
 from ledger.errors import Rejected, Unavailable
-from ledger.plans import account_stream, program_stream
 from ledger.store.names import ACCOUNT
+from ledger.streams import account_stream, program_stream
 from ledger.view import holder_of
 from projections import cards
 from schemas.access import Health, Problem, Token, TokenRequest
@@ -66,7 +66,7 @@ async def get_own_card(
     name = parts.ledger.secrecy.blind("customer", merchant, identity.customer_id)
     value = await parts.ledger.log.claim(merchant, "customer", name)
     stream = holder_of(value).stream if value is not None else UUID(int=0)
-    card = await cards.find(parts.ledger.log, merchant, program_stream(merchant), stream)
+    card = await cards.find_merged(parts.ledger.log, merchant, program_stream(merchant), stream)
     if card is None:
         raise Rejected("card_not_found")
     return answered(card, position)

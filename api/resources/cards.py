@@ -16,7 +16,7 @@ from ledger.actor import Caller
 from ledger.commands import EnrolCard
 from ledger.entry import Result
 from ledger.errors import Rejected
-from ledger.plans import program_stream
+from ledger.streams import program_stream
 from projections import cards, transactions
 from schemas.cards import Card, CardPage, EnrolRequest, LookupRequest, TransactionPage
 
@@ -32,7 +32,7 @@ Limit = Annotated[int, QueryParameter(ge=1, le=200, description="How many at the
 
 def enrolled(result: Result) -> Card:
     """The card that a customer now has."""
-    return cards.shown(result.main.state, result.facts.program.rules)
+    return cards.shown(result.main.state, result.facts.program)
 
 
 @post(
@@ -72,7 +72,11 @@ async def look_up_card(
     """The card with that QR token, number or id."""
     position = await positioned(parts, loyalty_position)
     stream = await parts.ledger.find_card(caller, which_card(data))
-    return answered(await found(parts, caller, stream), position)
+    program = program_stream(caller.merchant_id)
+    card = await cards.find_merged(parts.ledger.log, caller.merchant_id, program, stream)
+    if card is None:
+        raise Rejected("card_not_found")
+    return answered(card, position)
 
 
 @get("/cards/{card_id:uuid}", opt=ROLES, responses=answers(Card), summary="A card")

@@ -18,8 +18,8 @@ from ledger.commands import OnProgram
 from ledger.defaults import default_rules
 from ledger.entry import Result
 from ledger.errors import Rejected
-from ledger.plans import program_stream
 from ledger.program import ChangeProgram, CreateProgram, ExpiryPolicy, ProgramType, Reward
+from ledger.streams import program_stream
 from projections import programs
 from schemas.programs import BrandingRequest, Program, ProgramChange, ProgramRequest, RewardRequest
 

@@ -1,6 +1,6 @@
 """What happens at a till: stamps and points."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from litestar import Response, post
 from litestar.di import NamedDependency
@@ -37,16 +37,18 @@ def on_card(
     return OnCard(which=which_card(request), staff=staff, command=command)
 
 
-def last(result: Result) -> tuple[str, object]:
-    """The transaction a command made, and its id."""
-    version, event = result.events[-1]
+E = TypeVar("E")
+
+
+def made(result: Result, kind: type[E]) -> tuple[str, E]:
+    """The transaction of that kind that a command made, and its id."""
+    version, event = next((version, event) for version, event in result.events if isinstance(event, kind))
     return transaction_id(result.main.stream, version), event
 
 
 def stamped(result: Result) -> till.StampAnswer:
     """What a till is told of a stamp."""
-    transaction, event = last(result)
-    assert isinstance(event, card.StampAdded), "a stamp was asked for"
+    transaction, event = made(result, card.StampAdded)
     rules = result.facts.program.rules
     return till.StampAnswer(
         transaction_id=transaction,
@@ -55,43 +57,40 @@ def stamped(result: Result) -> till.StampAnswer:
         reward_earned=event.reward_earned,
         next_stamp_available_at=card.next_stamp_available_at(result.main.state, result.facts),
         stamps_today=event.stamps_today,
-        card=cards.shown(result.main.state, rules),
+        card=cards.shown(result.main.state, result.facts.program),
     )
 
 
 def stamps_redeemed(result: Result) -> till.StampsRedeemedAnswer:
     """What a till is told of redeemed stamps."""
-    transaction, event = last(result)
-    assert isinstance(event, card.StampsRedeemed), "a redemption was asked for"
+    transaction, event = made(result, card.StampsRedeemed)
     return till.StampsRedeemedAnswer(
         transaction_id=transaction,
         stamps_spent=event.stamps,
         stamp_count=event.stamp_count,
-        card=cards.shown(result.main.state, result.facts.program.rules),
+        card=cards.shown(result.main.state, result.facts.program),
     )
 
 
 def earned(result: Result) -> till.PointsAnswer:
     """What a till is told of a purchase."""
-    transaction, event = last(result)
-    assert isinstance(event, card.PointsEarned), "an earning was asked for"
+    transaction, event = made(result, card.PointsEarned)
     return till.PointsAnswer(
         transaction_id=transaction,
         points_earned=event.points,
         points_balance=event.points_balance,
-        card=cards.shown(result.main.state, result.facts.program.rules),
+        card=cards.shown(result.main.state, result.facts.program),
     )
 
 
 def points_redeemed(result: Result) -> till.PointsRedeemedAnswer:
     """What a till is told of spent points."""
-    transaction, event = last(result)
-    assert isinstance(event, card.PointsRedeemed), "a redemption was asked for"
+    transaction, event = made(result, card.PointsRedeemed)
     return till.PointsRedeemedAnswer(
         transaction_id=transaction,
         points_spent=event.points,
         points_balance=event.points_balance,
-        card=cards.shown(result.main.state, result.facts.program.rules),
+        card=cards.shown(result.main.state, result.facts.program),
     )
 
 

@@ -67,10 +67,22 @@ ENDS_ELSEWHERE = """
     )
 """
 HISTORY_PAGE = """
+    SELECT page.* FROM unnest(%(streams)s::uuid[]) AS asked (stream)
+    CROSS JOIN LATERAL (
+        SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
+        FROM events e LEFT JOIN subject_keys k USING (subject_id)
+        WHERE e.originator_id = asked.stream AND e.notification_id < %(before)s
+        AND (%(topics)s::text[] IS NULL OR e.topic = ANY(%(topics)s))
+        ORDER BY e.originator_version DESC LIMIT %(limit)s
+    ) AS page
+    ORDER BY page.notification_id DESC LIMIT %(limit)s
+"""
+EVENTS_SINCE = """
     SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
     FROM events e LEFT JOIN subject_keys k USING (subject_id)
-    WHERE e.originator_id = %(stream)s AND e.notification_id < %(before)s
-    ORDER BY e.originator_version DESC LIMIT %(limit)s
+    WHERE e.originator_id = %(stream)s AND e.originator_version >= %(first)s
+    AND (e.originator_version = %(first)s OR e.topic = ANY(%(topics)s))
+    ORDER BY e.originator_version
 """
 SAVE_SNAPSHOT = """
     INSERT INTO snapshots (stream_id, merchant_id, subject_id, version, fold, state)
@@ -199,10 +211,23 @@ class Log:
             return loaded, rows[1:]
         return None, await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
 
-    async def history(self, stream: UUID, before: int, limit: int) -> list[tuple[int, Read]]:
-        """Events of a stream before a position, with their own, newest first."""
-        rows = await self._rows(HISTORY_PAGE, {"stream": stream, "before": before, "limit": limit})
+    async def history(
+        self, streams: Sequence[UUID], before: int, limit: int, topics: Sequence[str] | None = None
+    ) -> list[tuple[int, Read]]:
+        """Events of some streams before a position, with their own, newest first; of certain topics where given."""
+        asked = {
+            "streams": list(streams),
+            "before": before,
+            "limit": limit,
+            "topics": list(topics) if topics is not None else None,
+        }
+        rows = await self._rows(HISTORY_PAGE, asked)
         return [(row[2], decode(bytes(row[1]), self._key(row[3], row[4]))) for row in rows]
+
+    async def events_since(self, stream: UUID, first: int, topics: Sequence[str]) -> list[Read]:
+        """A stream's event of that version, and those of certain topics after it, in order."""
+        rows = await self._rows(EVENTS_SINCE, {"stream": stream, "first": first, "topics": list(topics)})
+        return [decode(bytes(row[1]), self._key(row[3], row[4])) for row in rows]
 
     async def position_of(self, stream: UUID, version: int) -> int:
         """The log position of an event that is there."""

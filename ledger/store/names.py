@@ -37,7 +37,8 @@ class Aggregate(Generic[S, E]):
         if not self.events:
             self.events = (events,)
         # A snapshot is good for the code that folded it, upcasters included, and no other.
-        modules = (sys.modules[evolve.__module__], lots, attempts, sys.modules[__name__])
+        folding = {evolve.__module__, *(event.__module__ for event in self.events)}
+        modules = (*(sys.modules[name] for name in sorted(folding)), lots, attempts, sys.modules[__name__])
         self.fold = hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 
@@ -50,8 +51,8 @@ STAFF_PIN = Aggregate(staff_pin.StaffPin, staff_pin.evolve, staff_pin.Event, lam
 ACCOUNT = Aggregate(account.Account, account.evolve, account.Event, lambda state: state.id)
 
 STORED: dict[type[msgspec.Struct], tuple[str, int]] = {
-    merchant.MerchantCreated: ("merchant_created", 1),
-    merchant.SettingsChanged: ("settings_changed", 1),
+    merchant.MerchantCreated: ("merchant_created", 2),
+    merchant.SettingsChanged: ("settings_changed", 2),
     merchant.StoreAdded: ("store_added", 1),
     program.ProgramCreated: ("program_created", 1),
     program.ProgramChanged: ("program_changed", 1),
@@ -74,17 +75,48 @@ STORED: dict[type[msgspec.Struct], tuple[str, int]] = {
     card.WelcomeBonusGranted: ("welcome_bonus_granted", 1),
     card.StampAdded: ("stamp_added", 1),
     card.StampsRedeemed: ("stamps_redeemed", 1),
-    card.PointsEarned: ("points_earned", 1),
-    card.PointsRedeemed: ("points_redeemed", 1),
+    card.PointsEarned: ("points_earned", 2),
+    card.PointsRedeemed: ("points_redeemed", 2),
+    card.PointsExpired: ("points_expired", 1),
+    card.TransactionReversed: ("transaction_reversed", 1),
+    card.BalanceAdjusted: ("balance_adjusted", 1),
+    card.BalanceImported: ("balance_imported", 1),
+    card.CardMerged: ("card_merged", 1),
+    card.CardAbsorbed: ("card_absorbed", 1),
+    card.CardSuspended: ("card_suspended", 1),
+    card.CardReactivated: ("card_reactivated", 1),
+    card.CardClosed: ("card_closed", 1),
 }
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
-"""From (name, old version) to the step that lifts its data by one version; none is needed yet."""
+
+def unchanged(data: dict[str, Any]) -> dict[str, Any]:
+    """For a version that added what may be absent: an earning that joined no lot, a part of a lot without its dates."""
+    return data
+
+
+def with_reversals_for_all_staff(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings from before a manager could be asked for."""
+    return {**data, "settings": {"reversals_need_manager": False, **data["settings"]}}
+
+
+UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    ("merchant_created", 1): with_reversals_for_all_staff,
+    ("settings_changed", 1): with_reversals_for_all_staff,
+    ("points_earned", 1): unchanged,
+    ("points_redeemed", 1): unchanged,
+}
+"""From (name, old version) to the step that lifts its data by one version."""
 
 TOPICS = {event_type: f"{name}.{version}" for event_type, (name, version) in STORED.items()}
 CURRENT = {name: (event_type, version) for event_type, (name, version) in STORED.items()}
+
+
+def topics_of(event_type: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The topics of an event in all the versions that it was ever stored in."""
+    name, newest = STORED[event_type]
+    return tuple(f"{name}.{version}" for version in range(1, newest + 1))
 
 
 class UnknownEvent(Exception):

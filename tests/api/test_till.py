@@ -7,9 +7,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from ledger.card_plans import luhn_digit
 from ledger.commands import OnMerchant, OnProgram
 from ledger.merchant import ChangeSettings, MerchantSettings, StaffPinPolicy
-from ledger.plans import luhn_digit
 from ledger.program import ChangeProgram, ProgramType
 from tests.served import STORE, Served, ServedShop, answer_of, refusal
 from tests.shop import PIN

@@ -28,10 +28,10 @@ from ledger.card import (
     next_stamp_available_at,
     points_for,
 )
+from ledger.card_plans import card_facts
 from ledger.errors import Rejected
 from ledger.lots import Lot, LotPart
 from ledger.merchant import Merchant, MerchantSettings, Store
-from ledger.plans import card_facts
 from ledger.program import ExpiryPolicy, Program, ProgramType, Reward
 from tests.ledger.specification import MERCHANT_ID, STREAM, Given, at, given
 from tests.shop import NOON, rules
@@ -55,7 +55,9 @@ def facts(
 ) -> Facts:
     """What a decision rests on in one of three stores, under the third version of a program."""
     tenant = Merchant(id=MERCHANT_ID, name="Shop", locale="en", settings=settings or MerchantSettings(), stores=STORES)
-    third = Program(id=UUID(int=9), merchant_id=MERCHANT_ID, version=3, rules=rules(**changes), changed_at=NOON)
+    third = Program(
+        id=UUID(int=9), merchant_id=MERCHANT_ID, version=3, rules=rules(**changes), changed_at=NOON, expiry_since=NOON
+    )
     return card_facts(now, tenant, third, store)
 
 
@@ -215,7 +217,9 @@ def test_a_stamps_program_has_no_points(command: Command) -> None:
 
 def test_where_a_merchant_has_several_stores_one_must_be_named() -> None:
     tenant = Merchant(id=MERCHANT_ID, name="Shop", locale="en", settings=MerchantSettings(), stores=STORES)
-    first = Program(id=UUID(int=9), merchant_id=MERCHANT_ID, version=1, rules=rules(), changed_at=NOON)
+    first = Program(
+        id=UUID(int=9), merchant_id=MERCHANT_ID, version=1, rules=rules(), changed_at=NOON, expiry_since=NOON
+    )
     for store in (None, UUID(int=99)):
         with pytest.raises(Rejected, match="store_required"):
             card_facts(NOON, tenant, first, store)
@@ -224,7 +228,9 @@ def test_where_a_merchant_has_several_stores_one_must_be_named() -> None:
 def test_a_merchants_only_store_need_not_be_named() -> None:
     only = {LUXEMBOURG: STORES[LUXEMBOURG]}
     tenant = Merchant(id=MERCHANT_ID, name="Shop", locale="en", settings=MerchantSettings(), stores=only)
-    first = Program(id=UUID(int=9), merchant_id=MERCHANT_ID, version=1, rules=rules(), changed_at=NOON)
+    first = Program(
+        id=UUID(int=9), merchant_id=MERCHANT_ID, version=1, rules=rules(), changed_at=NOON, expiry_since=NOON
+    )
     assert card_facts(NOON, tenant, first, None).store_id == LUXEMBOURG
 
 
@@ -631,21 +637,26 @@ def test_what_is_recorded_late_does_not_set_activity_back() -> None:
 
 # ---- the next expiry ------------------------------------------------------------------------------------------
 
-IDLE = rules(points_expiration_days=10)
-DATED = rules(points_expiration_days=10, expiry_policy=ExpiryPolicy.EARNED)
+
+def followed(**changes: Any) -> Program:
+    return facts(**changes).program
+
+
+IDLE = followed(points_expiration_days=10)
+DATED = followed(points_expiration_days=10, expiry_policy=ExpiryPolicy.EARNED)
 IN_TEN_DAYS, IN_TWELVE_DAYS = NOON + timedelta(days=10), NOON + timedelta(days=12)
 
 
 @pytest.mark.parametrize("policy", list(ExpiryPolicy))
 def test_nothing_expires_where_the_program_names_no_days(policy: ExpiryPolicy) -> None:
     collected = a_card(earned(50, 50, expires_at=IN_TEN_DAYS))
-    assert next_expiry(collected.state, rules(expiry_policy=policy)) is None
+    assert next_expiry(collected.state, followed(expiry_policy=policy)) is None
 
 
-@pytest.mark.parametrize("program_rules", [IDLE, DATED], ids=["inactivity", "earned"])
-def test_where_there_are_no_points_nothing_expires(program_rules: Any) -> None:
-    assert next_expiry(a_card().state, program_rules) is None
-    assert next_expiry(a_card(earned(0, 0)).state, program_rules) is None
+@pytest.mark.parametrize("program", [IDLE, DATED], ids=["inactivity", "earned"])
+def test_where_there_are_no_points_nothing_expires(program: Program) -> None:
+    assert next_expiry(a_card().state, program) is None
+    assert next_expiry(a_card(earned(0, 0)).state, program) is None
 
 
 def test_all_points_of_an_idle_card_expire_together() -> None:

@@ -15,6 +15,7 @@ from ledger import card
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.attempts import Attempts
 from ledger.card import AddStamp, Card, EarnPoints, RedeemPoints, RedeemStamps, StampAdded
+from ledger.card_plans import luhn_digit
 from ledger.commands import (
     ChangePin,
     Command,
@@ -37,7 +38,6 @@ from ledger.entry import Result
 from ledger.errors import Rejected
 from ledger.handle import Handled
 from ledger.merchant import ChangeSettings, MerchantSettings, StaffPinPolicy
-from ledger.plans import luhn_digit
 from ledger.program import ChangeProgram
 from ledger.secrecy import key_digest
 from ledger.staff_pin import DeactivateStaffPin, StaffPin, StaffPinFailed, StaffRole, UnlockStaffPin

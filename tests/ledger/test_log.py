@@ -701,7 +701,7 @@ async def test_history_is_every_event_with_its_position_newest_first(database_ur
         await chain.add(program_events(1)[0])
         await log.append(command(uuid4()))
         await chain.add(program.ProgramChanged(rules(points_per_euro=5)))
-        history = await log.history(chain.stream, POSITION_MAX, EVENTS_MAX)
+        history = await log.history([chain.stream], POSITION_MAX, EVENTS_MAX)
     assert [(position, read.at.version) for position, read in history] == [(3, 2), (1, 1)]
     assert history[0][1].previous_hash == history[1][1].hash
     assert history[0][1].event.rules.points_per_euro == 5
@@ -714,7 +714,7 @@ async def test_a_page_of_history_is_read_and_nothing_beside_it(database_url: str
         for event in program_events(9):
             await chain.add(event)
         seen, before = [], POSITION_MAX
-        while page := await log.history(chain.stream, before, 4):
+        while page := await log.history([chain.stream], before, 4):
             assert len(page) <= 4
             seen += [read.at.version for _, read in page]
             before = page[-1][0]

@@ -29,11 +29,11 @@ from ledger.card import (
     WelcomeBonusGranted,
     points_for,
 )
+from ledger.card_plans import card_facts, luhn_digit
 from ledger.entropy import CARD_NUMBER_BODY_DIGITS
 from ledger.errors import Rejected
 from ledger.lots import Lot, oldest_parts, without
 from ledger.merchant import Merchant, MerchantSettings, Store
-from ledger.plans import card_facts, luhn_digit
 from ledger.program import ExpiryPolicy, Program, ProgramType, Reward, Rules
 from tests.ledger.specification import MERCHANT_ID, occurrence
 from tests.shop import NOON, rules
@@ -116,7 +116,12 @@ def requests(draw: st.DrawFn) -> list[Asked]:
     ]:
         now += timedelta(seconds=seconds)
         followed = Program(
-            id=UUID(int=9), merchant_id=MERCHANT_ID, version=version + 1, rules=versions[version], changed_at=BEGINNING
+            id=UUID(int=9),
+            merchant_id=MERCHANT_ID,
+            version=version + 1,
+            rules=versions[version],
+            changed_at=BEGINNING,
+            expiry_since=BEGINNING,
         )
         asked.append(Asked(command, card_facts(now, tenant, followed, store_id)))
     return asked

@@ -33,12 +33,12 @@ from ledger.entry import Result
 from ledger.errors import Rejected, Unavailable
 from ledger.handle import Handled
 from ledger.lots import LotPart
-from ledger.plans import account_stream, program_stream
 from ledger.program import ChangeProgram
 from ledger.secrecy import BCRYPT_WAITING_MAX
 from ledger.staff_pin import StaffRole
 from ledger.store.deadline import session_options
 from ledger.store.names import ACCOUNT, PROGRAM
+from ledger.streams import account_stream, program_stream
 from ledger.terminal import RevokeTerminal
 from tests.running import open_ledger, running
 from tests.shop import PIN, SettableClock, Shop, open_shop

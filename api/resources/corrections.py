@@ -1,0 +1,200 @@
+"""What puts right what went wrong: reversals at the till; adjusting, stopping, ending and merging cards."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import Body, FromPath
+
+from api.auth import MANAGERS, STORE_SIDE
+from api.commands import send
+from api.documented import answers
+from api.parts import Parts
+from api.resources.till import made
+from ledger import card
+from ledger.actor import Caller
+from ledger.commands import MergeCards, OnCard, StaffEntry, WhichCard
+from ledger.entry import Result, transaction_id
+from ledger.errors import Rejected
+from projections import cards
+from schemas import till
+from schemas.cards import AdjustAnswer, AdjustRequest, Card, MergeAnswer, MergeRequest, ReasonRequest
+
+KEYED = {"decides": True, "needs_key": True}
+BY_MANAGERS = {"roles": MANAGERS, "decides": True}
+
+
+def reversal_of(transaction: str, request: till.ReverseRequest) -> OnCard:
+    """The command to undo the transaction of that id; `transaction_not_found` for what is no id at all."""
+    stream, _, version = transaction.rpartition("-")
+    try:
+        card_id = UUID(stream)
+    except ValueError:
+        raise Rejected("transaction_not_found") from None
+    if not (version.isascii() and version.isdigit() and len(version) <= VERSION_DIGITS_MAX):
+        raise Rejected("transaction_not_found")
+    command = card.Reverse(
+        card=card_id,
+        version=int(version),
+        purchase_amount_cents=request.purchase_amount_cents,
+        allow_negative_balance=request.allow_negative_balance,
+        reason=request.reason,
+    )
+    staff = StaffEntry(staff_id=request.staff_id, staff_pin=request.staff_pin)
+    return OnCard(which=WhichCard(card_id=card_id), staff=staff, command=command)
+
+
+VERSION_DIGITS_MAX = 15
+
+
+def reversed_(result: Result) -> till.ReverseAnswer:
+    """What a till is told of a reversal."""
+    transaction, event = made(result, card.TransactionReversed)
+    after = result.main.state
+    return till.ReverseAnswer(
+        transaction_id=transaction,
+        reverses=transaction_id(event.card, event.version),
+        points_reversed=abs(event.points),
+        stamps_reversed=abs(event.stamps),
+        points_balance=after.points_balance,
+        stamp_count=after.stamp_count,
+        card=cards.shown(after, result.facts.program),
+    )
+
+
+def adjusted(result: Result) -> AdjustAnswer:
+    """What a manager is told of a correction."""
+    transaction, event = made(result, card.BalanceAdjusted)
+    return AdjustAnswer(
+        transaction_id=transaction,
+        points_balance=event.points_balance,
+        stamp_count=event.stamp_count,
+        card=cards.shown(result.main.state, result.facts.program),
+    )
+
+
+def merged(result: Result) -> MergeAnswer:
+    """What a manager is told of a merge."""
+    transaction, event = made(result, card.CardAbsorbed)
+    return MergeAnswer(
+        transaction_id=transaction,
+        points=event.points,
+        stamps=event.stamps,
+        card=cards.shown(result.main.state, result.facts.program),
+    )
+
+
+def shown(result: Result) -> Card:
+    """The card as it is now."""
+    return cards.shown(result.main.state, result.facts.program)
+
+
+@post(
+    "/transactions/{transaction:str}/reverse",
+    status_code=200,
+    opt={"roles": STORE_SIDE} | KEYED,
+    responses=answers(till.ReverseAnswer),
+    summary="Reverse a transaction",
+)
+async def reverse_transaction(
+    transaction: FromPath[str],
+    data: Annotated[till.ReverseRequest, Body()],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    key: NamedDependency[str | None],
+) -> Response[bytes]:
+    """Undoes a transaction, or the part of a purchase that is refunded: never twice, never more than is left."""
+    return await send(parts, caller, reversal_of(transaction, data), reversed_, key=key)
+
+
+@post(
+    "/cards/{card_id:uuid}/adjust",
+    status_code=200,
+    opt={"roles": MANAGERS} | KEYED,
+    responses=answers(AdjustAnswer),
+    summary="Adjust a card's balances",
+)
+async def adjust_card(
+    card_id: FromPath[UUID],
+    data: Annotated[AdjustRequest, Body()],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    key: NamedDependency[str | None],
+) -> Response[bytes]:
+    """Corrects the balances by hand, for a reason; never below zero."""
+    command = card.Adjust(points=data.points, stamps=data.stamps, reason=data.reason)
+    return await send(parts, caller, OnCard(which=WhichCard(card_id=card_id), command=command), adjusted, key=key)
+
+
+@post(
+    "/cards/{card_id:uuid}/merge",
+    status_code=200,
+    opt={"roles": MANAGERS} | KEYED,
+    responses=answers(MergeAnswer),
+    summary="Merge a card into another",
+)
+async def merge_card(
+    card_id: FromPath[UUID],
+    data: Annotated[MergeRequest, Body()],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    key: NamedDependency[str | None],
+) -> Response[bytes]:
+    """Gives all that the card has to another card; its number and QR code find that one from then on."""
+    command = MergeCards(WhichCard(card_id=card_id), data.into_card_id)
+    return await send(parts, caller, command, merged, key=key)
+
+
+@post(
+    "/cards/{card_id:uuid}/suspend",
+    status_code=200,
+    opt=BY_MANAGERS,
+    responses=answers(Card),
+    summary="Suspend a card",
+)
+async def suspend_card(
+    card_id: FromPath[UUID],
+    data: Annotated[ReasonRequest, Body()],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    key: NamedDependency[str | None],
+) -> Response[bytes]:
+    """Stops a card for a while: it neither collects nor redeems."""
+    command = OnCard(which=WhichCard(card_id=card_id), command=card.Suspend(data.reason))
+    return await send(parts, caller, command, shown, key=key)
+
+
+@post(
+    "/cards/{card_id:uuid}/reactivate",
+    status_code=200,
+    opt=BY_MANAGERS,
+    responses=answers(Card),
+    summary="Reactivate a card",
+)
+async def reactivate_card(
+    card_id: FromPath[UUID],
+    data: Annotated[ReasonRequest, Body()],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    key: NamedDependency[str | None],
+) -> Response[bytes]:
+    """Lets a suspended card take part again."""
+    command = OnCard(which=WhichCard(card_id=card_id), command=card.Reactivate(data.reason))
+    return await send(parts, caller, command, shown, key=key)
+
+
+@post("/cards/{card_id:uuid}/close", status_code=200, opt=BY_MANAGERS, responses=answers(Card), summary="Close a card")
+async def close_card(
+    card_id: FromPath[UUID],
+    data: Annotated[ReasonRequest, Body()],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    key: NamedDependency[str | None],
+) -> Response[bytes]:
+    """Ends a card for good; the customer may be given another."""
+    command = OnCard(which=WhichCard(card_id=card_id), command=card.Close(data.reason))
+    return await send(parts, caller, command, shown, key=key)
+
+
+HANDLERS = [reverse_transaction, adjust_card, merge_card, suspend_card, reactivate_card, close_card]

@@ -1,0 +1,79 @@
+"""When points end. What is due ends at its own time, whether a nightly run, the next command or nobody notices.
+
+So that a night missed, a run repeated and a run too late leave the same ledger as a punctual one, every command first
+takes what was due before it, and every expiry happens at the instant at which it was due.
+"""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from ledger.card.commands import Facts
+from ledger.card.events import PointsExpired
+from ledger.card.state import Card
+from ledger.lots import Lot, all_parts
+from ledger.program import ExpiryPolicy, Program
+
+
+class NextExpiry(msgspec.Struct, gc=False, frozen=True):
+    """What the next expiry would take, and when, if nothing happened before it."""
+
+    points: int
+    at: datetime
+
+
+def due_lots(card: Card, program: Program) -> list[tuple[datetime, list[Lot]]]:
+    """Which lots end when, soonest first, if nothing happened any more.
+
+    A change of the program's expiry takes nothing back that was there before the change.
+    """
+    days = program.rules.points_expiration_days
+    if days is None or not card.lots:
+        return []
+    if program.rules.expiry_policy is ExpiryPolicy.INACTIVITY:
+        return [(max(card.last_activity_at + timedelta(days=days), program.expiry_since), list(card.lots))]
+    by_end: dict[datetime, list[Lot]] = {}
+    for lot in card.lots:
+        if lot.expires_at is not None:
+            by_end.setdefault(max(lot.expires_at, program.expiry_since), []).append(lot)
+    return sorted(by_end.items(), key=lambda each: each[0])
+
+
+def expired(card: Card, facts: Facts) -> list[PointsExpired]:
+    """Everything that was due by now, as if it had been taken when it was due."""
+    return expiries(card, [each for each in due_lots(card, facts.program) if each[0] <= facts.now], facts)
+
+
+def expired_on_return(card: Card, facts: Facts) -> list[PointsExpired]:
+    """What was given back to lots whose time is over ends with it, and not before it was given back."""
+    past = [lot for end, lots in due_lots(card, facts.program) if end <= facts.now for lot in lots]
+    return expiries(card, [(facts.now, past)] if past else [], facts)
+
+
+def expiries(card: Card, due: list[tuple[datetime, list[Lot]]], facts: Facts) -> list[PointsExpired]:
+    """One event for each instant at which lots end."""
+    events = []
+    balance = card.points_balance
+    for end, lots in due:
+        points = sum(lot.points for lot in lots)
+        balance -= points
+        events.append(
+            PointsExpired(
+                points=points,
+                expired_at=end,
+                lots=all_parts(lots),
+                program_version=facts.program.version,
+                stamp_count=card.stamp_count,
+                points_balance=balance,
+            )
+        )
+    return events
+
+
+def next_expiry(card: Card, program: Program) -> NextExpiry | None:
+    """The next expiry under the program's policy; None where nothing will expire."""
+    due = due_lots(card, program)
+    if not due:
+        return None
+    end, lots = due[0]
+    return NextExpiry(sum(lot.points for lot in lots), end)

@@ -1,0 +1,323 @@
+"""Which facts a command about a card is decided on, and what is written beside the card's own events."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from ledger import card, customer, merchant, program
+from ledger.actor import Role
+from ledger.commands import CardCommand, EnrolCard, ImportCard, MergeCards, OnCard, WhichCard
+from ledger.entropy import CARD_NUMBER_BODY_DIGITS, QR_TOKEN_BYTES, Entropy
+from ledger.errors import Rejected
+from ledger.secrecy import Secrecy
+from ledger.staff import Identification
+from ledger.store.names import CARD, CUSTOMER, MERCHANT, PROGRAM, topics_of
+from ledger.streams import program_stream
+from ledger.view import Change, ClaimOn, Decision, View
+
+AT_A_STORE = (card.AddStamp, card.RedeemStamps, card.EarnPoints, card.RedeemPoints)
+"""What happens at a till, in a store whose day and whose PINs count."""
+
+BEARING_ON_REVERSALS = (*topics_of(card.TransactionReversed), *topics_of(card.PointsExpired))
+
+
+class CardPlans:
+    """Decides commands about cards."""
+
+    def __init__(self, secrecy: Secrecy, entropy: Entropy) -> None:
+        self._secrecy = secrecy
+        self._entropy = entropy
+
+    async def on_card(self, view: View, command: OnCard, who: Identification) -> Decision:
+        """A rule's command on one card, with whoever is at the till."""
+        caller, rule = view.caller, command.command
+        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
+        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
+        facts = card_facts(view.now, tenant, rules, caller.store_id, store_needed=isinstance(rule, AT_A_STORE))
+        if isinstance(rule, card.Reverse) and tenant.settings.reversals_need_manager:
+            member = await who.manager(view, command.staff, tenant.settings.lock_rule, facts.store_id)
+        else:
+            wanted = rules.rules.require_staff_pin
+            member = await who.member(view, command.staff, tenant.settings, facts.store_id, wanted=wanted)
+        if isinstance(member, Decision):
+            return member
+        try:
+            decision = await self._decided(view, command, facts)
+        except Rejected as refusal:
+            if not member.changes:
+                raise
+            return Decision(changes=member.changes, store_id=facts.store_id, refusal=refusal)
+        return msgspec.structs.replace(
+            decision,
+            changes=[*member.changes, *decision.changes],
+            staff_id=member.pin.id if member.pin else None,
+            origin_wanted=tenant.settings.log_ip_addresses,
+        )
+
+    async def _decided(self, view: View, command: OnCard, facts: card.Facts) -> Decision:
+        rule = command.command
+        stream = await self.card_stream(view, command.which)
+        if isinstance(rule, card.Reverse):
+            facts = msgspec.structs.replace(facts, history=await self._history(view, rule, stream))
+        state = await self._followed(view, stream)
+        view.wanted = order_claims(rule, state, facts.store_id)
+        events = card.decide(state, rule, facts)
+        closes = isinstance(rule, card.Close) and events
+        return Decision(
+            main=state.id,
+            changes=changes_on(state.id, events),
+            claims=view.wanted,
+            releases=await self._customer_claims(view, state) if closes else (),
+            store_id=facts.store_id,
+            facts=facts,
+        )
+
+    async def _customer_claims(self, view: View, state: card.Card) -> Sequence[ClaimOn]:
+        """What keeps the customers of a card, and of those merged into it, from having another."""
+        cards = [state] + [await view.need(CARD, each, "card_not_found") for each in state.absorbed]
+        references = (each.customer_id for each in cards)
+        return [ClaimOn(kind="customer", key=self._blind(view, "customer", each)) for each in references if each]
+
+    async def _history(self, view: View, command: card.Reverse, stream: UUID) -> tuple[card.Past, ...]:
+        """The transaction and what a reversal of it rests on, followed from card to card where they were merged."""
+        found = await view.find(CARD, stream)
+        if found is None or command.card != stream:
+            raise Rejected("transaction_not_found")
+        past: list[card.Past] = []
+        state, first = found.state, command.version
+        while True:
+            reads = await view.log.events_since(state.id, first, BEARING_ON_REVERSALS)
+            past += [
+                card.Past(card=state.id, version=read.at.version, occurred_at=read.at.occurred_at, event=read.event)
+                for read in reads
+            ]
+            if not past or past[0].version != command.version:
+                raise Rejected("transaction_not_found")
+            if state.merged_into is None:
+                return tuple(past)
+            state, first = await view.need(CARD, state.merged_into, "card_not_found"), 0
+
+    async def card_stream(self, view: View, which: WhichCard) -> UUID:
+        """The card that was meant; `card_not_found` for none, and for another merchant's."""
+        if which.card_id is not None:
+            return which.card_id
+        if which.card_number is not None:
+            holder = await view.claimed_by("card_number", which.card_number, remembered=True)
+        else:
+            assert which.qr_code is not None, "exactly one name of a card is given"
+            holder = await view.claimed_by("qr_code", self._blind(view, "qr_code", which.qr_code), remembered=True)
+        if holder is None:
+            raise Rejected("card_not_found")
+        return holder.stream
+
+    async def _followed(self, view: View, stream: UUID) -> card.Card:
+        """The card, or the one that it was merged into."""
+        state = await view.need(CARD, stream, "card_not_found")
+        while state.merged_into is not None:
+            state = await view.need(CARD, state.merged_into, "card_not_found")
+        return state
+
+    async def merge(self, view: View, command: MergeCards) -> Decision:
+        """Both cards decided in one append: what one gives, the other takes."""
+        caller = view.caller
+        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
+        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
+        facts = card_facts(view.now, tenant, rules, caller.store_id, store_needed=False)
+        source = await self._followed(view, await self.card_stream(view, command.which))
+        target = await self._followed(view, command.into)
+        giving = card.decide(source, card.MergeInto(target.id), facts)
+        taking = card.decide(target, card.Absorb(card.after_expiry(source, giving)), facts)
+        return Decision(
+            main=target.id,
+            changes=[*changes_on(source.id, giving), *changes_on(target.id, taking)],
+            store_id=facts.store_id,
+            facts=facts,
+            origin_wanted=tenant.settings.log_ip_addresses,
+        )
+
+    async def enrol(self, view: View, command: EnrolCard) -> Decision:
+        """A card for a customer, or the open one that they have."""
+        caller = view.caller
+        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
+        if caller.role is Role.CUSTOMER and not tenant.settings.allow_self_enrollment:
+            raise Rejected("self_enrollment_not_allowed")
+        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
+        facts = card_facts(view.now, tenant, rules, caller.store_id)
+        reference = command.customer_id or self._entropy.new_id().hex
+        blinded = self._blind(view, "customer", reference)
+        # A new customer is the rule, so the claim is only looked up once it was found taken.
+        looks_up = view.fresh or not rules.rules.active
+        holder = await view.claimed_by("customer", blinded) if looks_up else None
+        if holder is not None:
+            state = await self._followed(view, holder.stream)
+            return Decision(main=state.id, facts=facts)
+        person = customer.Person(
+            customer_id=reference,
+            name=command.name,
+            email=command.email,
+            phone=command.phone,
+            locale=command.locale,
+        )
+        opened = self._opened(view, person, facts)
+        return msgspec.structs.replace(opened, origin_wanted=tenant.settings.log_ip_addresses)
+
+    async def import_card(self, view: View, command: ImportCard) -> Decision:
+        """A customer of another system with what they had there, on a card of theirs or on the one they have."""
+        caller = view.caller
+        tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
+        rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
+        facts = card_facts(view.now, tenant, rules, caller.store_id)
+        balance = card.ImportBalance(
+            source=command.source, points=command.points, stamps=command.stamps, expires_at=command.points_expire_at
+        )
+        known = None
+        # As with enrolments, most are new; what was found taken is looked at the second time.
+        if view.fresh:
+            holder = await view.claimed_by("customer", self._blind(view, "customer", command.customer_id))
+            known = await self._followed(view, holder.stream) if holder is not None else None
+        names = await self._names_brought(view, command, known)
+        if known is not None:
+            events = card.decide(known, balance, facts)
+            changes = changes_on(known.id, events)
+            return Decision(main=known.id, changes=changes, claims=names, store_id=facts.store_id, facts=facts)
+        person = customer.Person(
+            customer_id=command.customer_id,
+            name=command.name,
+            email=command.email,
+            phone=command.phone,
+            locale=command.locale,
+        )
+        opened = self._opened(view, person, facts, command.card_number, command.qr_code, balance)
+        return msgspec.structs.replace(opened, changes=since(command.enrolled_at, opened.changes))
+
+    async def _names_brought(self, view: View, command: ImportCard, known: card.Card | None) -> list[ClaimOn]:
+        """The old card's number and token as further names of the card that a customer has here already."""
+        names = [
+            ("card_number", command.card_number, command.card_number),
+            ("qr_code", command.qr_code, command.qr_code and self._blind(view, "qr_code", command.qr_code)),
+        ]
+        free = []
+        for kind, name, key in names:
+            if name is None or key is None or not view.fresh:
+                continue
+            holder = await view.claimed_by(kind, key)
+            if holder is None:
+                free.append(ClaimOn(kind=kind, key=key))
+            elif known is None or (await self._followed(view, holder.stream)).id != known.id:
+                raise Rejected(f"{kind}_taken")
+        return free
+
+    def _opened(
+        self,
+        view: View,
+        person: customer.Person,
+        facts: card.Facts,
+        card_number: str | None = None,
+        qr_code: str | None = None,
+        brings: card.ImportBalance | None = None,
+    ) -> Decision:
+        """A new customer with a new card, under the names given or made up."""
+        owner, stream = self._entropy.new_id(), self._entropy.new_id()
+        enrolment = card.Enrol(
+            customer=owner,
+            customer_id=person.customer_id,
+            card_number=card_number or self._card_number(),
+            qr_code=qr_code or self._entropy.token(QR_TOKEN_BYTES).hex(),
+            brings=brings,
+        )
+        registered = customer.decide(None, customer.RegisterCustomer(person))
+        return Decision(
+            main=stream,
+            changes=[
+                Change(aggregate=CUSTOMER, stream=owner, events=registered),
+                *changes_on(stream, card.decide(None, enrolment, facts)),
+            ],
+            claims=[
+                ClaimOn(kind="customer", key=self._blind(view, "customer", person.customer_id)),
+                ClaimOn(kind="card_number", key=enrolment.card_number),
+                ClaimOn(kind="qr_code", key=self._blind(view, "qr_code", enrolment.qr_code)),
+            ],
+            new_subjects=[owner],
+            store_id=facts.store_id,
+            facts=facts,
+            created=True,
+        )
+
+    def _card_number(self) -> str:
+        body = self._entropy.digits(CARD_NUMBER_BODY_DIGITS)
+        return body + luhn_digit(body)
+
+    def _blind(self, view: View, kind: str, text: str) -> str:
+        return self._secrecy.blind(kind, view.caller.merchant_id, text)
+
+
+def changes_on(stream: UUID, events: Sequence[card.Event]) -> list[Change]:
+    """A card's events, each at its time: what expired did so when it was due, all else happens now."""
+    return [
+        Change(
+            aggregate=CARD,
+            stream=stream,
+            events=[event],
+            occurred_at=event.expired_at if isinstance(event, card.PointsExpired) else None,
+        )
+        for event in events
+    ]
+
+
+def since(enrolled_at: datetime | None, changes: Sequence[Change]) -> list[Change]:
+    """The same with a customer who has been one since then; the last change, their balance, is of now."""
+    *before, balance = changes
+    return [*(msgspec.structs.replace(change, occurred_at=enrolled_at) for change in before), balance]
+
+
+def card_facts(
+    now: datetime,
+    tenant: merchant.Merchant,
+    rules: program.Program,
+    store_id: UUID | None,
+    *,
+    store_needed: bool = True,
+) -> card.Facts:
+    """The facts of a decision about a card in that store, or in the merchant's only one where none is named.
+
+    What is done from an office needs no store; its day is then that of UTC, and nothing depends on it.
+    """
+    store_id = tenant.only_store(store_id)
+    store = tenant.stores.get(store_id) if store_id is not None else None
+    if store is None and store_needed:
+        raise Rejected("store_required")
+    zone = ZoneInfo(store.time_zone) if store is not None else UTC
+    day = now.astimezone(zone).date()
+    return card.Facts(
+        now=now,
+        day=day,
+        day_ends_at=datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC),
+        program=rules,
+        store_id=store_id,
+        allow_cross_store_redemption=tenant.settings.allow_cross_store_redemption,
+        require_order_reference=tenant.settings.require_order_reference,
+        allow_reversals=tenant.settings.allow_reversals,
+    )
+
+
+def order_claims(command: CardCommand, state: card.Card, store_id: UUID | None) -> list[ClaimOn]:
+    """An order reference counts once per store; the digest tells the same purchase from another under its name."""
+    if not isinstance(command, card.EarnPoints) or command.order_reference is None:
+        return []
+    amount = command.purchase_amount_cents
+    also = [f"{each}:{amount}" for each in state.absorbed]
+    return [
+        ClaimOn(kind="order", key=f"{store_id}:{command.order_reference}", digest=f"{state.id}:{amount}", also=also)
+    ]
+
+
+def luhn_digit(body: str) -> str:
+    """The check digit of a number: ISO/IEC 7812-1, annex B."""
+    total = 0
+    for index, digit in enumerate(reversed(body)):
+        value = int(digit) * (2 if index % 2 == 0 else 1)
+        total += value - 9 if value > 9 else value
+    return str(-total % 10)
