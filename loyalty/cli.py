@@ -6,6 +6,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -14,6 +15,7 @@ import click
 import msgspec
 import uvicorn
 import uvloop
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from api.app import create_app, parts_from
 from api.parts import Parts
@@ -29,10 +31,12 @@ from loyalty.installation import database_of, installation, running
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
 from migrations import MigrationError, migrate, missing
 from schemas.kinds import Email
+from workers.expire_points import Expired, cards_to_look_at, expire_points
 
 T = TypeVar("T")
 GRACE_SECONDS = 20
 PASSWORD_CHARACTERS_MIN = 10
+DAY = timedelta(days=1)
 
 
 def with_parts(settings: Settings, work: Callable[[Parts], Awaitable[T]]) -> T:
@@ -233,6 +237,37 @@ def add_user(email: str, role: str, merchant: UUID | None, password: str) -> Non
     except Rejected as refusal:
         raise click.ClickException(f"Refused: {refusal.code}") from None
     click.echo(f"{email} is {role} now.")
+
+
+@main.command("expire")
+@click.option(
+    "--date",
+    "day",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Expire what was due by the end of that day (UTC); without it, what is due by now.",
+)
+@click.option("--dry-run", is_flag=True, help="Only count, also for days to come.")
+def expire(day: datetime | None, dry_run: bool) -> None:
+    """Expire points that are due; may be run late, again and twice at once."""
+
+    async def run(parts: Parts) -> Expired:
+        now = parts.clock.now()
+        by = now if day is None else day.replace(tzinfo=UTC) + DAY
+        if by > now + DAY and not dry_run:
+            raise click.UsageError("Points do not expire before their time; look ahead with --dry-run.")
+        total = await cards_to_look_at(parts.ledger)
+        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as progress:
+            task = progress.add_task("Looking at cards", total=total)
+            return await expire_points(
+                parts.ledger,
+                by if dry_run else min(by, now),
+                writes=not dry_run,
+                tell=lambda so_far: progress.update(task, completed=so_far.looked_at),
+            )
+
+    expired = with_parts(running(installation()), run)
+    verb = "would lose" if dry_run else "lost"
+    click.echo(f"{expired.cards} of {expired.looked_at} cards {verb} {expired.points} points.")
 
 
 @main.group("import")

@@ -44,7 +44,7 @@ from ledger.card.events import (
     TransactionReversed,
     WelcomeBonusGranted,
 )
-from ledger.card.expiry import NextExpiry, next_expiry
+from ledger.card.expiry import NextExpiry, due_by, next_expiry
 from ledger.card.points import PURCHASE_CENTS_MAX, points_for
 from ledger.card.stamps import next_stamp_available_at
 from ledger.card.state import Card, CardStatus, DayStamps, evolve
@@ -92,6 +92,7 @@ __all__ = [
     "WelcomeBonusGranted",
     "after_expiry",
     "decide",
+    "due_by",
     "evolve",
     "next_expiry",
     "next_stamp_available_at",

@@ -39,14 +39,19 @@ def due_lots(card: Card, program: Program) -> list[tuple[datetime, list[Lot]]]:
     return sorted(by_end.items(), key=lambda each: each[0])
 
 
+def due_by(card: Card, program: Program, by: datetime) -> list[tuple[datetime, list[Lot]]]:
+    """Which lots will have ended by then."""
+    return [(end, lots) for end, lots in due_lots(card, program) if end <= by]
+
+
 def expired(card: Card, facts: Facts) -> list[PointsExpired]:
     """Everything that was due by now, as if it had been taken when it was due."""
-    return expiries(card, [each for each in due_lots(card, facts.program) if each[0] <= facts.now], facts)
+    return expiries(card, due_by(card, facts.program, facts.now), facts)
 
 
 def expired_on_return(card: Card, facts: Facts) -> list[PointsExpired]:
     """What was given back to lots whose time is over ends with it, and not before it was given back."""
-    past = [lot for end, lots in due_lots(card, facts.program) if end <= facts.now for lot in lots]
+    past = [lot for _, lots in due_by(card, facts.program, facts.now) for lot in lots]
     return expiries(card, [(facts.now, past)] if past else [], facts)
 
 

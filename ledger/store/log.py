@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -36,16 +37,30 @@ NEWER_EVENTS = """
     WHERE e.originator_id = %(stream)s AND e.originator_version > %(version)s
     ORDER BY e.originator_version
 """
-SNAPSHOT_AND_EVENTS = """
-    SELECT s.version, s.state, 0, s.subject_id, k.wrapped, s.merchant_id
-    FROM snapshots s LEFT JOIN subject_keys k USING (subject_id)
-    WHERE s.stream_id = %(stream)s AND s.fold = %(fold)s
-    UNION ALL
-    SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
-    FROM events e LEFT JOIN subject_keys k USING (subject_id)
-    WHERE e.originator_id = %(stream)s AND e.originator_version > coalesce(
-        (SELECT version FROM snapshots WHERE stream_id = %(stream)s AND fold = %(fold)s), 0)
-    ORDER BY 1
+SNAPSHOTS_AND_EVENTS = """
+    SELECT page.*, asked.stream FROM unnest(%(streams)s::uuid[]) AS asked (stream)
+    CROSS JOIN LATERAL (
+        SELECT s.version, s.state, 0, s.subject_id, k.wrapped, s.merchant_id
+        FROM snapshots s LEFT JOIN subject_keys k USING (subject_id)
+        WHERE s.stream_id = asked.stream AND s.fold = %(fold)s
+        UNION ALL
+        SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
+        FROM events e LEFT JOIN subject_keys k USING (subject_id)
+        WHERE e.originator_id = asked.stream AND e.originator_version > coalesce(
+            (SELECT version FROM snapshots WHERE stream_id = asked.stream AND fold = %(fold)s), 0)
+    ) AS page
+    ORDER BY asked.stream, page.version
+"""
+MERCHANTS = """
+    WITH RECURSIVE known (merchant_id) AS (
+        (SELECT merchant_id FROM events WHERE originator_version = 1 ORDER BY merchant_id LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT merchant_id FROM events
+            WHERE originator_version = 1 AND merchant_id > known.merchant_id ORDER BY merchant_id LIMIT 1
+        ) FROM known WHERE known.merchant_id IS NOT NULL
+    )
+    SELECT merchant_id FROM known WHERE merchant_id IS NOT NULL
 """
 OLDEST_FIRST_EVENTS = """
     SELECT notification_id, originator_id FROM events
@@ -56,6 +71,9 @@ NEWEST_FIRST_EVENTS = """
     SELECT notification_id, originator_id FROM events
     WHERE merchant_id = %(merchant)s AND topic = %(topic)s AND originator_version = 1 AND notification_id < %(after)s
     ORDER BY notification_id DESC LIMIT %(limit)s
+"""
+COUNT_FIRST_EVENTS = """
+    SELECT count(*) FROM events WHERE merchant_id = %(merchant)s AND topic = %(topic)s AND originator_version = 1
 """
 ENDS_ELSEWHERE = """
     SELECT EXISTS (
@@ -186,10 +204,7 @@ class Log:
         else:
             self.forget([stream])
             loaded, rows = await self._from_the_start(aggregate, stream)
-        for row in rows:
-            loaded = self._fold(aggregate, loaded, row)
-            if loaded is None:
-                return None
+        loaded = self._folded(aggregate, loaded, rows)
         if loaded is not None:
             self.remember(loaded)
         return loaded
@@ -203,13 +218,37 @@ class Log:
         self, aggregate: Aggregate[S, Any], stream: UUID
     ) -> tuple[Loaded[S] | None, list[TupleRow]]:
         """The stream's snapshot, if it has one that can be used, and the events after it."""
-        rows = await self._rows(SNAPSHOT_AND_EVENTS, {"stream": stream, "fold": aggregate.fold})
+        rows = await self._rows(SNAPSHOTS_AND_EVENTS, {"streams": [stream], "fold": aggregate.fold})
         if not rows or rows[0][5] is None:
             return None, rows
         loaded = self._from_snapshot(aggregate, stream, rows[0])
         if loaded is not None:
             return loaded, rows[1:]
         return None, await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
+
+    async def load_many(self, aggregate: Aggregate[S, Any], streams: Sequence[UUID]) -> list[Loaded[S]]:
+        """The states of many streams as of now, with one look at the database; those of another kind are left out."""
+        rows = await self._rows(SNAPSHOTS_AND_EVENTS, {"streams": list(streams), "fold": aggregate.fold})
+        found = []
+        for stream, group in groupby(rows, key=lambda row: row[6]):
+            loaded, newer = None, [*group]
+            if newer[0][5] is not None:
+                loaded = self._from_snapshot(aggregate, stream, newer[0])
+                newer = newer[1:] if loaded else await self._rows(NEWER_EVENTS, {"stream": stream, "version": 0})
+            loaded = self._folded(aggregate, loaded, newer)
+            if loaded is not None:
+                self.remember(loaded)
+                found.append(loaded)
+        return found
+
+    async def merchants(self) -> list[UUID]:
+        """Everyone whom the log knows, the platform among them."""
+        return [row[0] for row in await self._rows(MERCHANTS, {})]
+
+    async def count_first_events(self, merchant: UUID, topic: str) -> int:
+        """How many streams of a merchant began with that topic."""
+        rows = await self._rows(COUNT_FIRST_EVENTS, {"merchant": merchant, "topic": topic})
+        return int(rows[0][0])
 
     async def history(
         self, streams: Sequence[UUID], before: int, limit: int, topics: Sequence[str] | None = None
@@ -319,8 +358,18 @@ class Log:
 
     # ---- folding --------------------------------------------------------------------------------------------
 
+    def _folded(
+        self, aggregate: Aggregate[S, Any], loaded: Loaded[S] | None, rows: Iterable[TupleRow]
+    ) -> Loaded[S] | None:
+        """The stream with those events; None where one of them is of another kind."""
+        for row in rows:
+            loaded = self._fold(aggregate, loaded, row)
+            if loaded is None:
+                return None
+        return loaded
+
     def _fold(self, aggregate: Aggregate[S, Any], loaded: Loaded[S] | None, row: TupleRow) -> Loaded[S] | None:
-        version, stored, position, subject, wrapped, _ = row
+        version, stored, position, subject, wrapped = row[:5]
         read = decode(bytes(stored), self._key(subject, wrapped))
         if not isinstance(read.event, aggregate.events):
             return None
@@ -337,7 +386,7 @@ class Log:
         )
 
     def _from_snapshot(self, aggregate: Aggregate[S, Any], stream: UUID, row: TupleRow) -> Loaded[S] | None:
-        version, sealed, _, subject, wrapped, merchant_id = row
+        version, sealed, _, subject, wrapped, merchant_id = row[:6]
         body = bytes(sealed)
         if subject is not None:
             key = self._key(subject, wrapped)
