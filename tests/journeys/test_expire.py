@@ -1,0 +1,68 @@
+"""`loyalty expire` beside a running service: counted first, taken once, and to be seen by everyone afterwards."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from loyalty.cli import with_parts
+from loyalty.demo import demo
+from tests.installed import STORE, Installation, Up, installed
+from tests.journeys.test_import_purchases import settings_of
+
+pytestmark = pytest.mark.slow
+
+TODAY = datetime.now(UTC).date()
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[tuple[Installation, Up]]:
+    with installed() as place, place.up("--demo") as up:
+        yield place, up
+
+
+def purchases(folder: Path) -> Path:
+    """A purchase of 10.00 long ago, one lately, and one of today, of each of 30 customers."""
+    path = folder / "purchases.csv"
+    days = [TODAY - timedelta(days=400), TODAY - timedelta(days=40), TODAY]
+    lines = [f"{customer:03},{day.isoformat()},1,1000" for day in days for customer in range(30)]
+    path.write_text("\n".join(["customer_id,date,items,amount_cents", *lines, ""]))
+    return path
+
+
+def expire(place: Installation, *options: str) -> str:
+    ran = place.run("expire", *options)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip().splitlines()[-1]
+
+
+def test_points_expire_once_and_everyone_sees_it(shop: tuple[Installation, Up]) -> None:
+    place, up = shop
+    store = with_parts(settings_of(place), lambda parts: demo(parts, place.folder / f"{uuid4()}.json"))
+    token = up.sign_in(store["manager_email"], store["manager_password"]).json()["access_token"]
+    rules = {"expiry_policy": "earned", "points_expiration_days": 365}
+    assert up.ask("PATCH", f"{STORE}/program", rules, token=token).status_code == 200
+    assert place.run("import", "purchases", purchases(place.folder), "--store", store["store_code"]).returncode == 0
+
+    assert expire(place, "--dry-run") == "30 of 31 cards would lose 3000 points."
+    later = (TODAY + timedelta(days=340)).isoformat()
+    assert expire(place, "--date", later, "--dry-run") == "30 of 31 cards would lose 6000 points."
+    assert expire(place) == "30 of 31 cards lost 3000 points."
+    assert expire(place) == "0 of 31 cards lost 0 points."
+
+    cards = up.ask("GET", f"{STORE}/cards?limit=200", token=token).json()["items"]
+    bought = [card for card in cards if card["customer_id"] in {f"{customer:03}" for customer in range(30)}]
+    assert {card["points_balance"] for card in bought} == {200}
+    assert {card["next_expiry"]["points"] for card in bought} == {100}
+    history = up.ask("GET", f"{STORE}/cards/{bought[0]['id']}/transactions", token=token).json()["items"]
+    expired = [each for each in history if each["kind"] == "points_expired"]
+    assert [(each["points"], each["staff_id"], each["terminal_id"]) for each in expired] == [(-100, None, None)]
+
+
+def test_points_do_not_expire_before_their_time(shop: tuple[Installation, Up]) -> None:
+    place, _ = shop
+    ran = place.run("expire", "--date", date(TODAY.year + 1, 1, 1).isoformat())
+    assert ran.returncode == 2
+    assert "before their time" in ran.stderr
