@@ -129,7 +129,7 @@ KINDS: dict[str, Kind] = {
         "stamps_missing says how many; with allow_negative_balance the count goes below zero.",
     ),
     "nothing_to_adjust": Kind(400, "Nothing to adjust", "Give points, stamps or both."),
-    "invalid_adjustment": Kind(400, "Invalid amount", "`field` is outside its limits."),
+    "invalid_adjustment": Kind(400, "Invalid correction", "`field` is outside its limits."),
     "same_card": Kind(409, "The same card", "A card cannot be merged into itself."),
     "purchase_or_reward": Kind(
         400, "Purchase or reward?", "Give purchase_amount_cents to preview a purchase, or reward_id for a redemption."

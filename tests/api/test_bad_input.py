@@ -1,6 +1,7 @@
 """Bad input of every kind, at every address that takes a body: a problem with a stable code, and never a defect."""
 
 import json
+import re
 import string
 from collections.abc import Iterator
 from typing import Any
@@ -39,7 +40,25 @@ BODIES: dict[str, dict[str, Any]] = {
         "branding": {"card_name": "C"},
     },
     "change_program": {"stamps_target": 10, "terms": "", "active": True, "points_expiration_days": None},
+    "reverse_transaction": {
+        "purchase_amount_cents": 100,
+        "allow_negative_balance": False,
+        "reason": "Broken",
+        "staff_pin": PIN,
+        "staff_id": str(uuid4()),
+    },
+    "preview_reversal": {"purchase_amount_cents": 100, "allow_negative_balance": True, "reason": "Broken"},
+    "preview_points": {"qr_code": "unknown", "purchase_amount_cents": 100, "order_reference": "O-1", "staff_pin": PIN},
+    "preview_expiry": {"at": "2026-03-02T11:00:00Z"},
+    "adjust_card": {"points": 10, "stamps": 1, "reason": "Miscounted"},
+    "merge_card": {"into_card_id": str(uuid4())},
+    "suspend_card": {"reason": "Lost"},
+    "reactivate_card": {"reason": "Found"},
+    "close_card": {"reason": "Moved away"},
 }
+NAMED_BY_NOBODY = {"card_id": str(uuid4()), "transaction": f"{uuid4()}-2"}
+"""What stands in addresses: the body is read before anybody looks whether there is such a thing."""
+
 TAKING_BODIES = [
     pytest.param(*known, id=known[2]["operationId"]) for known in operations() if "requestBody" in known[2]
 ]
@@ -62,7 +81,7 @@ def shape_of(operation: Operation) -> str:
 
 def post(shop: ServedShop, method: str, path: str, content: Any, **headers: str) -> httpx.Response:
     """Sends bytes as they are, as somebody who may."""
-    address = path.format(pin_id=shop.shop.staff_id)
+    address = path.format(pin_id=shop.shop.staff_id, **NAMED_BY_NOBODY)
     sent = {"Content-Type": "application/json", **headers}
     return shop.manager.send(method, address, key=str(uuid4()), content=content, headers=sent)
 
@@ -372,19 +391,31 @@ BAD_IDS = (
 )
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [(known[0], known[1]) for known in operations() if "{card_id}" in known[1] or "{pin_id}" in known[1]],
-)
-def test_an_address_that_names_nothing_is_not_found(shop: ServedShop, method: str, path: str) -> None:
-    options: dict[str, Any] = {"json": {"name": "Kim"}} if method == "PATCH" else {}
+NAMING = [
+    pytest.param(*known, id=known[2]["operationId"])
+    for known in operations()
+    if re.search(r"{(card_id|pin_id|transaction)}", known[1])
+]
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), NAMING)
+def test_an_address_that_names_nothing_is_not_found(
+    shop: ServedShop, method: str, path: str, operation: Operation
+) -> None:
+    body = BODIES.get(operation["operationId"])
+    options: dict[str, Any] = {"json": body} if body is not None else {}
     for bad in BAD_IDS:
-        response = shop.manager.send(method, path.format(card_id=bad, pin_id=bad), **options)
-        no_defect(response, "not_found", "method_not_allowed")
+        response = shop.manager.send(method, named(path, bad), key=str(uuid4()), **options)
+        no_defect(response, "not_found", "method_not_allowed", "transaction_not_found")
     for unknown in (str(uuid4()), str(uuid4()).upper(), "0" * 32):
-        response = shop.manager.send(method, path.format(card_id=unknown, pin_id=unknown), **options)
+        response = shop.manager.send(method, named(path, unknown), key=str(uuid4()), **options)
         assert response.status_code == 404
-        no_defect(response, "card_not_found", "staff_pin_not_found", "not_found")
+        no_defect(response, "card_not_found", "staff_pin_not_found", "transaction_not_found", "not_found")
+
+
+def named(path: str, name: str) -> str:
+    """An address with that name in it, whatever it is of."""
+    return path.format(card_id=name, pin_id=name, transaction=name)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from api.problems import KINDS, STATUS_CODES
 from tests.served import STANDARD, Client, Served, ServedShop, refusal
 
 ROOT = Path(__file__).parents[2]
-RAISED_BY_NAME = {"store_code_taken"}
-"""Made of the kind of a claim, in `ledger.handle`."""
+RAISED_BY_NAME = {"store_code_taken", "card_number_taken", "qr_code_taken"}
+"""Made of the kind of a claim."""
 
 
 def codes_in(source: str) -> set[str]:

@@ -27,6 +27,7 @@ CARD = {
     "passes",
     "enrolled_at",
     "last_activity_at",
+    "merged_into",
 }
 COMMANDS = ("stamp", "stamp/redeem", "points", "points/redeem")
 

@@ -123,8 +123,10 @@ def test_a_key_is_needed_where_a_balance_moves_and_taken_by_every_other_command(
     needed = {
         operation["operationId"] for _, _, operation in operations() if sent_headers(operation).get("Idempotency-Key")
     }
-    assert needed == {"add_stamp", "redeem_stamps", "earn_points", "redeem_points"}
-    reading = {"look_up_card", "verify_pin", "sign_in"}
+    at_the_till = {"add_stamp", "redeem_stamps", "earn_points", "redeem_points", "reverse_transaction"}
+    assert needed == at_the_till | {"adjust_card", "merge_card"}
+    previews = {"preview_points", "preview_reversal", "preview_expiry"}
+    reading = {"look_up_card", "verify_pin", "sign_in"} | previews
     for method, _, operation in operations():
         taken = "Idempotency-Key" in sent_headers(operation)
         assert taken == (method != "GET" and operation["operationId"] not in reading), operation["operationId"]

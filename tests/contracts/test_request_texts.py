@@ -1,5 +1,6 @@
 """What is digested or stored with a claim is kept for good: these texts and bytes are never edited, only added to."""
 
+from datetime import UTC, datetime
 from typing import get_args
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from ledger.commands import (
     Command,
     CreatePin,
     EnrolCard,
+    ImportCard,
+    MergeCards,
     OnCard,
     OnMerchant,
     OnPin,
@@ -80,6 +83,69 @@ TEXTS: list[tuple[Command, str]] = [
         f'on_card redeem_points {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{"reward_id":"coffee"}}}}',
     ),
     (
+        OnCard(which=WhichCard(card_id=A), command=card.Reverse(card=A, version=2)),
+        f'on_card reverse {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{"card":"{ID_A}","version":2}}}}',
+    ),
+    (
+        OnCard(
+            which=WhichCard(card_id=A),
+            command=card.Reverse(
+                card=A, version=2, purchase_amount_cents=50, allow_negative_balance=True, reason="Broken"
+            ),
+        ),
+        f'on_card reverse {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{"card":"{ID_A}","version":2,'
+        '"purchase_amount_cents":50,"allow_negative_balance":true,"reason":"Broken"}}',
+    ),
+    (
+        OnCard(which=WhichCard(card_id=A), command=card.Adjust(points=-5, stamps=1, reason="Miscounted")),
+        f'on_card adjust {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},'
+        '"command":{"points":-5,"stamps":1,"reason":"Miscounted"}}',
+    ),
+    (
+        OnCard(which=WhichCard(card_id=A), command=card.Adjust(points=5, reason="Forgotten")),
+        f'on_card adjust {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{"points":5,"reason":"Forgotten"}}}}',
+    ),
+    (
+        OnCard(which=WhichCard(card_id=A), command=card.Suspend("Lost")),
+        f'on_card suspend {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{"reason":"Lost"}}}}',
+    ),
+    (
+        OnCard(which=WhichCard(card_id=A), command=card.Reactivate("Found")),
+        f'on_card reactivate {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{"reason":"Found"}}}}',
+    ),
+    (
+        OnCard(which=WhichCard(card_id=A), command=card.Close()),
+        f'on_card close {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{}}}}',
+    ),
+    (
+        OnCard(which=WhichCard(card_id=A), command=card.ExpirePoints()),
+        f'on_card expire_points {{"which":{{"card_id":"{ID_A}"}},"staff":{{}},"command":{{}}}}',
+    ),
+    (
+        MergeCards(WhichCard(card_id=A), B),
+        f'merge_cards  {{"which":{{"card_id":"{ID_A}"}},"into":"{ID_B}"}}',
+    ),
+    (ImportCard(source="old.csv", customer_id="C-1"), 'import_card  {"source":"old.csv","customer_id":"C-1"}'),
+    (
+        ImportCard(
+            source="old.csv",
+            customer_id="C-1",
+            card_number="123456789015",
+            qr_code="t",
+            name="Ada",
+            email="ada@home.example",
+            phone="+352 1",
+            locale="en",
+            points=50,
+            stamps=1,
+            points_expire_at=datetime(2027, 3, 2, 11, tzinfo=UTC),
+            enrolled_at=datetime(2025, 3, 2, 11, tzinfo=UTC),
+        ),
+        'import_card  {"source":"old.csv","customer_id":"C-1","card_number":"123456789015","qr_code":"t",'
+        '"name":"Ada","email":"ada@home.example","phone":"+352 1","locale":"en","points":50,"stamps":1,'
+        '"points_expire_at":"2027-03-02T11:00:00Z","enrolled_at":"2025-03-02T11:00:00Z"}',
+    ),
+    (
         OnProgram(program.CreateProgram(RULES)),
         'on_program create_program {"command":{"rules":{"type":"hybrid","stamps_target":10,'
         '"stamps_reward_description":"A free coffee","points_per_euro":10,'
@@ -110,7 +176,8 @@ TEXTS: list[tuple[Command, str]] = [
         OpenMerchant(name="Shop", locale="en", settings=merchant.MerchantSettings()),
         'open_merchant  {"name":"Shop","locale":"en","settings":{"staff_pin_policy":"required",'
         '"pin_max_failed_attempts":5,"pin_lockout_minutes":30,"allow_self_enrollment":true,"allow_reversals":true,'
-        '"allow_cross_store_redemption":true,"require_order_reference":false,"log_ip_addresses":false}}',
+        '"allow_cross_store_redemption":true,"require_order_reference":false,"log_ip_addresses":false,'
+        '"reversals_need_manager":false}}',
     ),
     (
         OnMerchant(merchant.ChangeSettings({"pin_lockout_minutes": 5, "allow_reversals": False})),
