@@ -1,8 +1,7 @@
 """Rules that the ledger has broken once: repetitions, locks, names of another kind, and who came first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from threading import Event
@@ -29,8 +28,7 @@ from ledger.commands import (
     VerifyPin,
     WhichCard,
 )
-from ledger.entry import Result
-from ledger.errors import Rejected, Unavailable
+from ledger.errors import Unavailable
 from ledger.handle import Handled
 from ledger.program import ChangeProgram, ExpiryPolicy
 from ledger.secrecy import BCRYPT_WAITING_MAX
@@ -39,33 +37,14 @@ from ledger.store.deadline import session_options
 from ledger.store.names import ACCOUNT, PROGRAM
 from ledger.streams import account_stream, program_stream
 from ledger.terminal import RevokeTerminal
+from tests.at_the_door import refused, shop_on, told
 from tests.running import open_ledger, running
-from tests.shop import PIN, SettableClock, Shop, open_shop
+from tests.shop import PIN, Shop, open_shop
 
 WRONG_PIN = "9999"
 ANSWER_SECONDS_MAX = 3.0
 WELL_AGAIN_SECONDS_MAX = 10.0
 ACCOUNT_ASKED_FOR = OpenAccount(email="mo@shop.example", password="secret", role=Role.MANAGER)
-
-
-@asynccontextmanager
-async def shop_on(database_url: str, **options: Any) -> AsyncIterator[Shop]:
-    """A shop on one server."""
-    clock = SettableClock()
-    async with open_ledger(database_url, clock) as ledger:
-        yield await open_shop(ledger, clock, **options)
-
-
-def told(result: Result) -> bytes:
-    """An answer that no later rendering would give again."""
-    return msgspec.json.encode((result.main.stream, result.main.version, uuid4()))
-
-
-async def refused(handling: Awaitable[Handled]) -> tuple[str, dict[str, Any]]:
-    """The code and facts of a refusal."""
-    with pytest.raises(Rejected) as refusal:
-        await handling
-    return refusal.value.code, dict(refusal.value.facts)
 
 
 def changed(**rules: object) -> OnProgram:
