@@ -1,5 +1,6 @@
 """Cards as people see them, read from the log itself: a card is there the moment it is enrolled."""
 
+from datetime import datetime
 from uuid import UUID
 
 from ledger import card as rules_of_cards
@@ -10,8 +11,9 @@ from ledger.store.names import CARD, PROGRAM, TOPICS
 from schemas import cards
 
 
-def shown(card: Card, program: Program) -> cards.Card:
-    """The card as it crosses the wire."""
+def shown(card: Card, program: Program, now: datetime) -> cards.Card:
+    """The card as it crosses the wire: what ended by now is not on it, as no command would find it there."""
+    card = rules_of_cards.standing(card, program, now)
     expiry = rules_of_cards.next_expiry(card, program)
     return cards.Card(
         id=card.id,
@@ -30,18 +32,18 @@ def shown(card: Card, program: Program) -> cards.Card:
     )
 
 
-async def find(log: Log, merchant: UUID, program: UUID, card: UUID) -> cards.Card | None:
+async def find(log: Log, merchant: UUID, program: UUID, card: UUID, now: datetime) -> cards.Card | None:
     """One card of a merchant as of now; None for another merchant's as for none."""
     state = await current(log, merchant, card)
-    return shown(state, await current_program(log, program)) if state is not None else None
+    return shown(state, await current_program(log, program), now) if state is not None else None
 
 
-async def find_merged(log: Log, merchant: UUID, program: UUID, card: UUID) -> cards.Card | None:
+async def find_merged(log: Log, merchant: UUID, program: UUID, card: UUID, now: datetime) -> cards.Card | None:
     """The same, but the card that it was merged into where it was."""
     state = await current(log, merchant, card)
     while state is not None and state.merged_into is not None:
         state = await current(log, merchant, state.merged_into)
-    return shown(state, await current_program(log, program)) if state is not None else None
+    return shown(state, await current_program(log, program), now) if state is not None else None
 
 
 async def current(log: Log, merchant: UUID, card: UUID) -> Card | None:
@@ -50,7 +52,9 @@ async def current(log: Log, merchant: UUID, card: UUID) -> Card | None:
     return loaded.state if loaded is not None and loaded.merchant_id == merchant else None
 
 
-async def page(log: Log, merchant: UUID, program: UUID, before: int, limit: int) -> tuple[list[cards.Card], int | None]:
+async def page(
+    log: Log, merchant: UUID, program: UUID, before: int, limit: int, now: datetime
+) -> tuple[list[cards.Card], int | None]:
     """A merchant's cards, newest first, enrolled before a position; and from where the next page goes on."""
     topic = TOPICS[rules_of_cards.CardEnrolled]
     found = await log.first_events(merchant, topic, before, limit + 1, newest_first=True)
@@ -60,7 +64,7 @@ async def page(log: Log, merchant: UUID, program: UUID, before: int, limit: int)
         loaded = await log.load(CARD, stream, fresh=True)
         assert loaded is not None, "a stream with a first event has a state"
         assert followed is not None, "cards are enrolled under a program"
-        shown_cards.append(shown(loaded.state, followed))
+        shown_cards.append(shown(loaded.state, followed, now))
     return shown_cards, found[limit - 1][0] if len(found) > limit else None
 
 

@@ -66,7 +66,7 @@ async def get_own_card(
     name = parts.ledger.secrecy.blind("customer", merchant, identity.customer_id)
     value = await parts.ledger.log.claim(merchant, "customer", name)
     stream = holder_of(value).stream if value is not None else UUID(int=0)
-    card = await cards.find_merged(parts.ledger.log, merchant, program_stream(merchant), stream)
+    card = await cards.find_merged(parts.ledger.log, merchant, program_stream(merchant), stream, parts.clock.now())
     if card is None:
         raise Rejected("card_not_found")
     return answered(card, position)

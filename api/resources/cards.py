@@ -32,7 +32,7 @@ Limit = Annotated[int, QueryParameter(ge=1, le=200, description="How many at the
 
 def enrolled(result: Result) -> Card:
     """The card that a customer now has."""
-    return cards.shown(result.main.state, result.facts.program)
+    return cards.shown(result.main.state, result.facts.program, result.facts.now)
 
 
 @post(
@@ -73,7 +73,7 @@ async def look_up_card(
     position = await positioned(parts, loyalty_position)
     stream = await parts.ledger.find_card(caller, which_card(data))
     program = program_stream(caller.merchant_id)
-    card = await cards.find_merged(parts.ledger.log, caller.merchant_id, program, stream)
+    card = await cards.find_merged(parts.ledger.log, caller.merchant_id, program, stream, parts.clock.now())
     if card is None:
         raise Rejected("card_not_found")
     return answered(card, position)
@@ -103,7 +103,7 @@ async def list_cards(
     position = await positioned(parts, loyalty_position)
     before = cursor_from(cursor, BEGINNING_OF_NEWEST)
     program = program_stream(caller.merchant_id)
-    items, following = await cards.page(parts.ledger.log, caller.merchant_id, program, before, limit)
+    items, following = await cards.page(parts.ledger.log, caller.merchant_id, program, before, limit, parts.clock.now())
     return answered(CardPage(items, cursor_of(following)), position)
 
 
@@ -132,7 +132,7 @@ async def list_transactions(
 async def found(parts: Parts, caller: Caller, stream: UUID) -> Card:
     """The card, or `card_not_found` for none and for another merchant's."""
     program = program_stream(caller.merchant_id)
-    card = await cards.find(parts.ledger.log, caller.merchant_id, program, stream)
+    card = await cards.find(parts.ledger.log, caller.merchant_id, program, stream, parts.clock.now())
     if card is None:
         raise Rejected("card_not_found")
     return card

@@ -59,7 +59,7 @@ def reversed_(result: Result) -> till.ReverseAnswer:
         stamps_reversed=abs(event.stamps),
         points_balance=after.points_balance,
         stamp_count=after.stamp_count,
-        card=cards.shown(after, result.facts.program),
+        card=cards.shown(after, result.facts.program, result.facts.now),
     )
 
 
@@ -70,7 +70,7 @@ def adjusted(result: Result) -> AdjustAnswer:
         transaction_id=transaction,
         points_balance=event.points_balance,
         stamp_count=event.stamp_count,
-        card=cards.shown(result.main.state, result.facts.program),
+        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
     )
 
 
@@ -81,13 +81,13 @@ def merged(result: Result) -> MergeAnswer:
         transaction_id=transaction,
         points=event.points,
         stamps=event.stamps,
-        card=cards.shown(result.main.state, result.facts.program),
+        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
     )
 
 
 def shown(result: Result) -> Card:
     """The card as it is now."""
-    return cards.shown(result.main.state, result.facts.program)
+    return cards.shown(result.main.state, result.facts.program, result.facts.now)
 
 
 @post(

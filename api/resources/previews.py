@@ -86,7 +86,7 @@ def would_expire(result: Result) -> ExpiryPreview:
     return ExpiryPreview(
         points_expired=sum(event.points for event in events if isinstance(event, card.PointsExpired)),
         points_balance=result.main.state.points_balance,
-        card=cards.shown(result.main.state, result.facts.program),
+        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
     )
 
 

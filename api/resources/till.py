@@ -57,7 +57,7 @@ def stamped(result: Result) -> till.StampAnswer:
         reward_earned=event.reward_earned,
         next_stamp_available_at=card.next_stamp_available_at(result.main.state, result.facts),
         stamps_today=event.stamps_today,
-        card=cards.shown(result.main.state, result.facts.program),
+        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
     )
 
 
@@ -68,7 +68,7 @@ def stamps_redeemed(result: Result) -> till.StampsRedeemedAnswer:
         transaction_id=transaction,
         stamps_spent=event.stamps,
         stamp_count=event.stamp_count,
-        card=cards.shown(result.main.state, result.facts.program),
+        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
     )
 
 
@@ -79,7 +79,7 @@ def earned(result: Result) -> till.PointsAnswer:
         transaction_id=transaction,
         points_earned=event.points,
         points_balance=event.points_balance,
-        card=cards.shown(result.main.state, result.facts.program),
+        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
     )
 
 
@@ -90,7 +90,7 @@ def points_redeemed(result: Result) -> till.PointsRedeemedAnswer:
         transaction_id=transaction,
         points_spent=event.points,
         points_balance=event.points_balance,
-        card=cards.shown(result.main.state, result.facts.program),
+        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
     )
 
 

@@ -22,6 +22,7 @@ from ledger.card.commands import (
     Reverse,
     Suspend,
 )
+from ledger.card.corrections import POINTS_MAX, STAMPS_MAX
 from ledger.card.decide import after_expiry, decide
 from ledger.card.events import (
     BalanceAdjusted,
@@ -44,13 +45,15 @@ from ledger.card.events import (
     TransactionReversed,
     WelcomeBonusGranted,
 )
-from ledger.card.expiry import NextExpiry, due_by, next_expiry
+from ledger.card.expiry import NextExpiry, due_by, next_expiry, standing
 from ledger.card.points import PURCHASE_CENTS_MAX, points_for
 from ledger.card.stamps import next_stamp_available_at
 from ledger.card.state import Card, CardStatus, DayStamps, evolve
 
 __all__ = [
+    "POINTS_MAX",
     "PURCHASE_CENTS_MAX",
+    "STAMPS_MAX",
     "Absorb",
     "AddStamp",
     "Adjust",
@@ -97,4 +100,5 @@ __all__ = [
     "next_expiry",
     "next_stamp_available_at",
     "points_for",
+    "standing",
 ]

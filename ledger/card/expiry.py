@@ -11,7 +11,7 @@ import msgspec
 from ledger.card.commands import Facts
 from ledger.card.events import PointsExpired
 from ledger.card.state import Card
-from ledger.lots import Lot, all_parts
+from ledger.lots import Lot, all_parts, without
 from ledger.program import ExpiryPolicy, Program
 
 
@@ -42,6 +42,18 @@ def due_lots(card: Card, program: Program) -> list[tuple[datetime, list[Lot]]]:
 def due_by(card: Card, program: Program, by: datetime) -> list[tuple[datetime, list[Lot]]]:
     """Which lots will have ended by then."""
     return [(end, lots) for end, lots in due_lots(card, program) if end <= by]
+
+
+def standing(card: Card, program: Program, now: datetime) -> Card:
+    """The card as it counts now: without what has ended, though nothing has recorded that yet."""
+    gone = [lot for _, lots in due_by(card, program, now) for lot in lots]
+    if not gone:
+        return card
+    return msgspec.structs.replace(
+        card,
+        points_balance=card.points_balance - sum(lot.points for lot in gone),
+        lots=without(card.lots, all_parts(gone)),
+    )
 
 
 def expired(card: Card, facts: Facts) -> list[PointsExpired]:

@@ -13,14 +13,15 @@ from ledger.program import ChangeProgram, ExpiryPolicy
 from ledger.store.log import SNAPSHOT_EVERY_EVENTS
 from ledger.store.names import CARD, PROGRAM
 from ledger.streams import program_stream
+from projections.cards import find
 from tests.running import open_ledger, running
 from tests.shop import NOON, SettableClock, Shop, open_shop
 from workers import expire_points as job
 from workers.expire_points import Expired, cards_to_look_at, expire_points
 
 DAY = timedelta(days=1)
-EARNED = {"expiry_policy": ExpiryPolicy.EARNED, "points_expiration_days": 30, "cooldown_minutes": 0}
-IDLE = {"expiry_policy": ExpiryPolicy.INACTIVITY, "points_expiration_days": 30, "cooldown_minutes": 0}
+EARNED: dict[str, Any] = {"expiry_policy": ExpiryPolicy.EARNED, "points_expiration_days": 30, "cooldown_minutes": 0}
+IDLE: dict[str, Any] = {"expiry_policy": ExpiryPolicy.INACTIVITY, "points_expiration_days": 30, "cooldown_minutes": 0}
 
 
 async def trade(shop: Shop, clock: SettableClock, cards: int = 3) -> list[card.Card]:
@@ -79,6 +80,21 @@ async def test_a_missed_night_saves_no_points_from_the_next_purchase(database_ur
         assert (await shop.card(mine)).points_balance == 50
         assert await expiries(shop, [mine]) == [[(NOON + 30 * DAY, handled.result.events[0][1])]]
         assert (await expire_points(ledger, clock.time)).cards == 0
+
+
+@running
+async def test_points_that_ended_are_on_no_card_even_before_a_run_takes_them(database_url: str) -> None:
+    clock = SettableClock()
+    async with open_ledger(database_url, clock) as ledger:
+        shop = await open_shop(ledger, clock, **EARNED)
+        (mine,) = await trade(shop, clock, cards=1)
+        for days, spendable in ((29, 300), (30, 200), (34, 100), (38, 0)):
+            now = NOON + days * DAY
+            merchant = shop.merchant.merchant_id
+            seen = await find(ledger.log, merchant, program_stream(merchant), mine.id, now)
+            assert seen is not None
+            assert seen.points_balance == spendable
+            assert seen.next_expiry is None or seen.next_expiry.at > now
 
 
 @running
@@ -171,8 +187,8 @@ async def test_suspended_and_closed_cards_expire_as_others_do(database_url: str)
     async with open_ledger(database_url, clock) as ledger:
         shop = await open_shop(ledger, clock, **IDLE)
         cards = await trade(shop, clock)
-        for each, command in zip(cards, (card.Suspend(), card.Close()), strict=False):
-            await shop.send(OnCard(which=WhichCard(card_id=each.id), command=command), shop.merchant)
+        for each, status in zip(cards, (card.Suspend, card.Close), strict=False):
+            await shop.send(OnCard(which=WhichCard(card_id=each.id), command=status()), shop.merchant)
         clock.time = NOON + 90 * DAY
         assert (await expire_points(ledger, clock.time)).cards == 3
 
