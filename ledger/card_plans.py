@@ -153,7 +153,9 @@ class CardPlans:
         holder = await view.claimed_by("customer", blinded) if looks_up else None
         if holder is not None:
             state = await self._followed(view, holder.stream)
-            return Decision(main=state.id, facts=facts)
+            # A card that was closed since the claim was read has set its customer free.
+            if state.status is not card.CardStatus.CLOSED:
+                return Decision(main=state.id, facts=facts)
         person = customer.Person(
             customer_id=reference,
             name=command.name,
