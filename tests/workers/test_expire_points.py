@@ -187,8 +187,10 @@ async def test_suspended_and_closed_cards_expire_as_others_do(database_url: str)
     async with open_ledger(database_url, clock) as ledger:
         shop = await open_shop(ledger, clock, **IDLE)
         cards = await trade(shop, clock)
-        for each, status in zip(cards, (card.Suspend, card.Close), strict=False):
-            await shop.send(OnCard(which=WhichCard(card_id=each.id), command=status()), shop.merchant)
+        suspend = OnCard(which=WhichCard(card_id=cards[0].id), command=card.Suspend())
+        close = OnCard(which=WhichCard(card_id=cards[1].id), command=card.Close())
+        for command in (suspend, close):
+            await shop.send(command, shop.merchant)
         clock.time = NOON + 90 * DAY
         assert (await expire_points(ledger, clock.time)).cards == 3
 
