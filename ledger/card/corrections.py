@@ -61,7 +61,7 @@ def balance_imported(card: Card | None, command: ImportBalance, facts: Facts) ->
         refuse_without_points(rules)
     if command.stamps:
         refuse_without_stamps(rules)
-    expires_at = command.expires_at or lot_expiry(rules, facts.now)
+    expires_at = (command.expires_at or lot_expiry(rules, facts.now)) if command.points else None
     if expires_at is not None and expires_at <= facts.now:
         raise Rejected("expired_already")
     return BalanceImported(
@@ -69,7 +69,7 @@ def balance_imported(card: Card | None, command: ImportBalance, facts: Facts) ->
         points=command.points,
         stamps=command.stamps,
         expires_at=expires_at,
-        joins=joined_lot(card.lots, expires_at) if card else None,
+        joins=joined_lot(card.lots, expires_at) if card and command.points else None,
         program_version=facts.program.version,
         stamp_count=(card.stamp_count if card else 0) + command.stamps,
         points_balance=(card.points_balance if card else 0) + command.points,

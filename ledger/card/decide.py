@@ -35,6 +35,7 @@ from ledger.card.events import (
     CardEnrolled,
     CardHolder,
     Event,
+    Past,
     PointsExpired,
     WelcomeBonusGranted,
 )
@@ -46,6 +47,9 @@ from ledger.card.state import Card, CardStatus, undone
 from ledger.errors import Rejected
 from ledger.lots import lot_expiry, without
 
+UNNUMBERED = 0
+"""Stands for the version of an event that is in no stream yet."""
+
 
 def decide(card: Card | None, command: Command, facts: Facts) -> list[Event]:
     """What the command makes of the card, or the reason why not. What was due to expire before it goes first."""
@@ -56,7 +60,7 @@ def decide(card: Card | None, command: Command, facts: Facts) -> list[Event]:
     due = expired(card, facts)
     if isinstance(command, ExpirePoints):
         return [*due]
-    events = decided(after_expiry(card, due), command, facts)
+    events = decided(after_expiry(card, due), command, with_expiries(facts, card, due))
     return [*due, *events] if events else []
 
 
@@ -67,6 +71,14 @@ def after_expiry(card: Card, events: Sequence[Event]) -> Card:
             lots = without(card.lots, event.lots)
             card = msgspec.structs.replace(card, points_balance=event.points_balance, lots=lots)
     return card
+
+
+def with_expiries(facts: Facts, card: Card, events: Sequence[PointsExpired]) -> Facts:
+    """The facts with what expires only now in their history, as if it had been noticed in time."""
+    if not (facts.history and events):
+        return facts
+    noticed = (Past(card=card.id, version=UNNUMBERED, occurred_at=each.expired_at, event=each) for each in events)
+    return msgspec.structs.replace(facts, history=(*facts.history, *noticed))
 
 
 def decided(card: Card, command: Command, facts: Facts) -> list[Event]:
@@ -114,7 +126,10 @@ def reversal(card: Card, command: Reverse, facts: Facts) -> list[Event]:
     if not event.returned:
         return [event]
     given_back = msgspec.structs.replace(
-        undone(card, event, facts.now), points_balance=event.points_balance, last_activity_at=facts.now
+        undone(card, event, facts.now),
+        stamp_count=event.stamp_count,
+        points_balance=event.points_balance,
+        last_activity_at=facts.now,
     )
     return [event, *expired_on_return(given_back, facts)]
 

@@ -147,8 +147,8 @@ def points_expired(lot: LotName, card: UUID, history: tuple[Past, ...]) -> int:
         if isinstance(event, PointsExpired):
             expired += sum(part.points for part in event.lots if same(part.name, past.card, lot, card))
         if isinstance(event, TransactionReversed) and event.lot and same(event.lot, past.card, lot, card):
-            expired -= event.points_expired
-    return max(expired, 0)
+            expired = max(0, expired - event.points_expired)
+    return expired
 
 
 def same(one: LotName, seen_from: UUID, other: LotName, other_seen_from: UUID) -> bool:

@@ -144,8 +144,9 @@ def stamped(card: Card, event: StampAdded, when: datetime) -> Card:
 
 
 def with_stamps_on(recent: tuple[DayStamps, ...], day: date, stamps: int) -> tuple[DayStamps, ...]:
-    """Keeps the dates around this one only: at one instant, it is at most three dates somewhere on Earth."""
-    near = (entry for entry in recent if entry.day != day and abs((entry.day - day).days) <= DATES_APART_MAX)
+    """Keeps this date and those around the newest only: at one instant, it is at most three dates on Earth."""
+    newest = max((day, *(entry.day for entry in recent)))
+    near = (entry for entry in recent if entry.day != day and (newest - entry.day).days <= DATES_APART_MAX)
     return (*near, DayStamps(day, stamps))
 
 
@@ -171,9 +172,11 @@ def undone(card: Card, event: TransactionReversed, when: datetime) -> Card:
     if left >= 0:
         recent = tuple(DayStamps(each.day, left) if each.day == event.day else each for each in card.recent_stamps)
         card = msgspec.structs.replace(card, recent_stamps=recent)
-    if event.stamped_at != card.last_stamp_at:
-        return card
-    return msgspec.structs.replace(card, last_stamp_at=card.stamp_before_at, stamp_before_at=None)
+    if event.stamped_at == card.last_stamp_at:
+        return msgspec.structs.replace(card, last_stamp_at=card.stamp_before_at, stamp_before_at=None)
+    if event.stamped_at == card.stamp_before_at:
+        return msgspec.structs.replace(card, stamp_before_at=None)
+    return card
 
 
 def absorbing(card: Card, event: CardAbsorbed, when: datetime) -> Card:
@@ -181,13 +184,14 @@ def absorbing(card: Card, event: CardAbsorbed, when: datetime) -> Card:
     recent = card.recent_stamps
     for day, stamps in event.stamps_by_day.items():
         recent = with_stamps_on(recent, day, card.stamps_on(day) + stamps)
-    last = max((each for each in (card.last_stamp_at, event.last_stamp_at) if each is not None), default=None)
+    known = (card.stamp_before_at, card.last_stamp_at, event.last_stamp_at)
+    before, last = [None, None, *sorted(each for each in known if each is not None)][-2:]
     return msgspec.structs.replace(
         card,
         lots=without(with_parts(card.lots, event.lots, when), event.settled),
         recent_stamps=recent,
         last_stamp_at=last,
-        stamp_before_at=None,
+        stamp_before_at=before,
         last_activity_at=max(card.last_activity_at, event.last_activity_at),
         absorbed=(*card.absorbed, *event.cards),
     )

@@ -37,14 +37,21 @@ class At(NamedTuple):
     time: datetime
 
 
+class Happened(NamedTuple):
+    """An event and where it stands."""
+
+    event: Any
+    at: Occurrence
+
+
 def at(time: datetime) -> At:
     """Stands among given events: those after it happened at that time."""
     return At(time)
 
 
-def given(aggregate: Decider, *history: Any) -> "Given":
+def given(aggregate: Decider, *history: Any, stream: UUID = STREAM) -> "Given":
     """An aggregate to which these events happened."""
-    return Given(aggregate, None, 0, NOON).then(*history)
+    return Given(aggregate, None, 0, NOON, stream).then(*history)
 
 
 class Given(NamedTuple):
@@ -54,17 +61,21 @@ class Given(NamedTuple):
     state: Any
     version: int
     time: datetime
+    stream: UUID = STREAM
+    past: tuple[Happened, ...] = ()
 
     def then(self, *history: Any) -> "Given":
-        """The same after more events."""
-        aggregate, state, version, time = self
+        """The same after more events. What ended at a time of its own happened then, whatever time it is."""
+        aggregate, state, version, time, stream, past = self
         for event in history:
             if isinstance(event, At):
                 time = event.time
                 continue
             version += 1
-            state = aggregate.evolve(state, event, occurrence(version, time))
-        return Given(aggregate, state, version, time)
+            happened = Happened(event, occurrence(version, getattr(event, "expired_at", time), stream))
+            state = aggregate.evolve(state, *happened)
+            past = (*past, happened)
+        return Given(aggregate, state, version, time, stream, past)
 
     def but(self, **changes: Any) -> "Given":
         """The same with other values in its state, for what no event brings about yet."""
@@ -90,7 +101,12 @@ class Outcome(NamedTuple):
         """It made exactly these events; gives the aggregate after them."""
         assert self.refusal is None, f"refused: {self.told()}"
         assert self.events == list(events), f"made {self.events}\nand not {list(events)}"
-        return self.before.then(*events)
+        return self.done()
+
+    def done(self) -> Given:
+        """It was not refused; gives the aggregate after whatever it made."""
+        assert self.refusal is None, f"refused: {self.told()}"
+        return self.before.then(*self.events)
 
     def refused(self, code: str, **facts: Fact) -> None:
         """It was refused with this code and exactly these facts."""
@@ -106,8 +122,8 @@ class Outcome(NamedTuple):
         return f"{self.refusal.code} {dict(self.refusal.facts)}" if self.refusal else "not at all"
 
 
-def occurrence(version: int, time: datetime) -> Occurrence:
+def occurrence(version: int, time: datetime, stream: UUID = STREAM) -> Occurrence:
     """Where an event stands that somebody made in the stream under specification."""
     return Occurrence(
-        stream=STREAM, version=version, merchant_id=MERCHANT_ID, occurred_at=time, recorded_at=time, actor=SOMEBODY
+        stream=stream, version=version, merchant_id=MERCHANT_ID, occurred_at=time, recorded_at=time, actor=SOMEBODY
     )

@@ -21,6 +21,7 @@ from ledger.card import (
     Event,
     Facts,
     PointsEarned,
+    PointsExpired,
     PointsRedeemed,
     RedeemPoints,
     RedeemStamps,
@@ -151,7 +152,7 @@ def signed_points(event: Event) -> int:
     match event:
         case PointsEarned(points=points) | WelcomeBonusGranted(points=points):
             return points
-        case PointsRedeemed(points=points):
+        case PointsRedeemed(points=points) | PointsExpired(points=points):
             return -points
         case _:
             return 0
