@@ -171,19 +171,18 @@ class CardPlans:
         caller = view.caller
         tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
         rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
-        facts = card_facts(view.now, tenant, rules, caller.store_id)
+        facts = card_facts(command.last_activity_at or view.now, tenant, rules, caller.store_id)
         balance = card.ImportBalance(
             source=command.source, points=command.points, stamps=command.stamps, expires_at=command.points_expire_at
         )
-        known = None
+        known, names = None, []
         # As with enrolments, most are new; what was found taken is looked at the second time.
-        if view.fresh:
+        if view.fresh or not rules.rules.active:
             holder = await view.claimed_by("customer", self._blind(view, "customer", command.customer_id))
             known = await self._followed(view, holder.stream) if holder is not None else None
-        names = await self._names_brought(view, command, known)
+            names = await self._names_brought(view, command, known)
         if known is not None:
-            events = card.decide(known, balance, facts)
-            changes = changes_on(known.id, events)
+            changes = brought(command, changes_on(known.id, card.decide(known, balance, facts)))
             return Decision(main=known.id, changes=changes, claims=names, store_id=facts.store_id, facts=facts)
         person = customer.Person(
             customer_id=command.customer_id,
@@ -193,7 +192,7 @@ class CardPlans:
             locale=command.locale,
         )
         opened = self._opened(view, person, facts, command.card_number, command.qr_code, balance)
-        return msgspec.structs.replace(opened, changes=since(command.enrolled_at, opened.changes))
+        return msgspec.structs.replace(opened, changes=brought(command, opened.changes))
 
     async def _names_brought(self, view: View, command: ImportCard, known: card.Card | None) -> list[ClaimOn]:
         """The old card's number and token as further names of the card that a customer has here already."""
@@ -203,7 +202,7 @@ class CardPlans:
         ]
         free = []
         for kind, name, key in names:
-            if name is None or key is None or not view.fresh:
+            if name is None or key is None:
                 continue
             holder = await view.claimed_by(kind, key)
             if holder is None:
@@ -269,10 +268,15 @@ def changes_on(stream: UUID, events: Sequence[card.Event]) -> list[Change]:
     ]
 
 
-def since(enrolled_at: datetime | None, changes: Sequence[Change]) -> list[Change]:
-    """The same with a customer who has been one since then; the last change, their balance, is of now."""
+def brought(command: ImportCard, changes: Sequence[Change]) -> list[Change]:
+    """The same as it was in the other system: a customer who joined then, and whose balance, the last change, is of
+    their last activity there; what expired has a time of its own."""
     *before, balance = changes
-    return [*(msgspec.structs.replace(change, occurred_at=enrolled_at) for change in before), balance]
+    joined_at = command.enrolled_at or command.last_activity_at
+    return [
+        *(msgspec.structs.replace(change, occurred_at=change.occurred_at or joined_at) for change in before),
+        msgspec.structs.replace(balance, occurred_at=command.last_activity_at),
+    ]
 
 
 def card_facts(

@@ -66,7 +66,8 @@ class MergeCards(msgspec.Struct, gc=False, frozen=True):
 class ImportCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """Bring a customer along from another system, with a card or for the card they have, and what was on theirs.
 
-    `source` names that system, or the file; number and QR token are the old card's where it shall be kept.
+    `source` names that system, or the file; number and QR token are the old card's where it shall be kept. The balance
+    is of `last_activity_at`, of now without it.
     """
 
     source: str
@@ -81,6 +82,7 @@ class ImportCard(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_o
     stamps: int = 0
     points_expire_at: datetime | None = None
     enrolled_at: datetime | None = None
+    last_activity_at: datetime | None = None
 
 
 class OnProgram(msgspec.Struct, gc=False, frozen=True):

@@ -44,8 +44,13 @@ class Request(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The key within its caller: two callers may use the same one."""
-        return f"{self.caller.role}:{self.caller.id}:{self.key}"
+        """The key within its caller."""
+        return name_of(self.caller, self.key or "")
+
+
+def name_of(caller: Caller, key: str) -> str:
+    """An idempotency key within its caller: two callers may use the same one."""
+    return f"{caller.role}:{caller.id}:{key}"
 
 
 class Entry(msgspec.Struct, gc=False, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Load, evolve, decide, append: the only door through which the ledger is written."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
@@ -9,9 +10,9 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ledger.actor import PLATFORM, Caller
-from ledger.commands import Command, EnrolCard, OnCard, WhichCard, request_text
+from ledger.commands import Command, EnrolCard, ImportCard, OnCard, WhichCard, request_text
 from ledger.entropy import Clock, Entropy
-from ledger.entry import Answer, Draft, Entry, Request, Result, transaction_id
+from ledger.entry import Answer, Draft, Entry, Request, Result, name_of, transaction_id
 from ledger.errors import Rejected, Unavailable
 from ledger.plans import Planner
 from ledger.secrecy import Secrecy, WrongSecret
@@ -39,6 +40,17 @@ class Foretold(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
     position: int
     answer: bytes
+
+
+def claims_of(entry: Entry | Rejected) -> Sequence[Claim]:
+    """What an entry would take; a refusal takes nothing."""
+    return entry.append.claims if isinstance(entry, Entry) else ()
+
+
+def result_of(entry: Entry) -> Result:
+    """What an entry that refuses nothing comes to."""
+    assert entry.result is not None, "a decision that does not refuse has a main stream"
+    return entry.result
 
 
 def foretold(position: int, answer: bytes | None) -> Foretold:
@@ -104,7 +116,7 @@ class Ledger:
         recorded; `occurred_at` is for what happened earlier (imports). Raises `Rejected` where a rule refuses,
         `Unavailable` where the log cannot be asked: then nothing or everything was recorded, and the same key tells.
         """
-        digest = self.secrecy.blind("request", caller.merchant_id, request_text(command)) if key else ""
+        digest = self.digest(command, caller) if key else ""
         request = Request(
             command=command, caller=caller, key=key, digest=digest, answer=answer, occurred_at=occurred_at
         )
@@ -146,6 +158,54 @@ class Ledger:
             return foretold(earlier.position, earlier.answer)
         entry = await Draft(request, view, decision, self._keyring).finished()
         return foretold(max(loaded.position for loaded in view.loaded.values()), entry.answer)
+
+    async def rehearse(self, commands: Sequence[ImportCard], caller: Caller) -> list[Result | Rejected]:
+        """What `handle` would make of each command if it came alone and without a key, with nothing written.
+
+        As there, each is decided on what is cached, and anew only where the log would not take that; the log is asked
+        about all of them at once.
+        """
+        tries = [await self._rehearsed(command, caller, fresh=False) for command in commands]
+        guards = {stream: version for view, _ in tries for stream, version in view.guards.items()}
+        current = await self.log.is_current(guards)
+        taken = await self._taken_of([claim for _, entry in tries for claim in claims_of(entry)])
+        again = {
+            index: self._rehearsed(command, caller, fresh=True)
+            for index, (command, (_, entry)) in enumerate(zip(commands, tries, strict=True))
+            if not current or not taken.isdisjoint(claim[:3] for claim in claims_of(entry))
+        }
+        for index, second in zip(again, await asyncio.gather(*again.values()), strict=True):
+            tries[index] = second
+        return [entry if isinstance(entry, Rejected) else result_of(entry) for _, entry in tries]
+
+    async def _rehearsed(self, command: Command, caller: Caller, *, fresh: bool) -> tuple[View, Entry | Rejected]:
+        request = Request(command=command, caller=caller, key=None, digest="", answer=None, occurred_at=None)
+        now = self.clock.now()
+        view = View(self.log, caller, now, now, fresh=fresh)
+        try:
+            await self._planner.admit(view)
+            decision = await self._planner.plan(view, command, Identification(self.secrecy, asks=False))
+        except Rejected as refusal:
+            return view, refusal
+        return view, await Draft(request, view, decision, self._keyring).finished()
+
+    async def _taken_of(self, claims: Sequence[Claim]) -> set[tuple[UUID, str, str]]:
+        """The names of those claims that are taken."""
+        keys: dict[tuple[UUID, str], list[str]] = {}
+        for claim in claims:
+            keys.setdefault((claim.merchant, claim.kind), []).append(claim.key)
+        found = await asyncio.gather(*(self.log.claims(*kind, of_kind) for kind, of_kind in keys.items()))
+        return {(*kind, key) for kind, taken in zip(keys, found, strict=True) for key in taken}
+
+    def digest(self, command: Command, caller: Caller) -> str:
+        """What tells a repetition of a command from another command under its key."""
+        return self.secrecy.blind("request", caller.merchant_id, request_text(command))
+
+    async def used_keys(self, keys: Sequence[str], caller: Caller) -> dict[str, str]:
+        """Those of the idempotency keys that the caller has used, each with the digest of what it was used for."""
+        names = {name_of(caller, key): key for key in keys}
+        used = await self.log.claims(caller.merchant_id, "idempotency", list(names))
+        return {names[name]: holder_of(value).digest for name, value in used.items()}
 
     async def find_card(self, caller: Caller, which: WhichCard) -> UUID:
         """The card of the caller's merchant that is meant; raises `card_not_found`."""
@@ -240,12 +300,12 @@ class Ledger:
                 self.log.remember(msgspec.structs.replace(loaded, position=last[stream]))
         if decision.refusal is not None:
             raise decision.refusal
-        assert entry.result is not None, "a decision that does not refuse has a main stream"
+        result = result_of(entry)
         return Handled(
-            position=position if position is not None else entry.result.main.position,
+            position=position if position is not None else result.main.position,
             created=decision.created,
             answer=entry.answer,
-            result=entry.result,
+            result=result,
         )
 
     async def _earlier(self, request: Request, view: View) -> Handled | None:
