@@ -24,13 +24,14 @@ from ledger.commands import OpenAccount
 from ledger.errors import Rejected, Unavailable
 from ledger.secrecy import WrongSecret
 from ledger.settings import Settings
-from loyalty import purchases
+from loyalty import cards, purchases
 from loyalty.demo import demo
 from loyalty.embedded import EmbeddedServerError, EmbeddedServers
 from loyalty.installation import database_of, installation, running
+from loyalty.records import Format, format_of
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
 from migrations import MigrationError, migrate, missing
-from schemas.kinds import Email
+from schemas.kinds import Email, Name
 from workers.expire_points import Expired, cards_to_look_at, expire_points
 
 T = TypeVar("T")
@@ -288,4 +289,52 @@ def import_purchases(file: Path, store: str) -> None:
     for code, count in summary.refused.items():
         click.echo(f"{count} purchases refused: {code}")
     if summary.refused:
+        sys.exit(1)
+
+
+@import_.command("cards")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--store", required=True, help="Code of the store that the customers belong to.")
+@click.option("--source", help="Name of the system that they come from; without it, the file's name.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice([each.value for each in Format]),
+    help="How the file is written, where its name does not end in .csv or .jsonl.",
+)
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="List bad lines in this CSV file.")
+@click.option("--dry-run", is_flag=True, help="Check every line, also against the ledger, and import nothing.")
+def import_cards(
+    file: Path, store: str, source: str | None, file_format: str | None, report: Path | None, dry_run: bool
+) -> None:
+    """Bring customers and their balances from another system; may be run again at any time.
+
+    FILE is CSV with a line of column names (comma or semicolon), or JSON Lines, in UTF-8. Only customer_id is needed;
+    the others are card_number, qr_code, name, email, phone, locale, points, stamps, enrolled_at, last_activity_at and
+    points_expire_at. Times are ISO 8601 with a zone, or a date: its first instant at the store.
+
+    A customer comes once from each source, on a card of their own or onto the one that they have here. Good lines are
+    imported even if others are bad; bad ones are listed with line, field and reason, and make the exit code 1.
+    """
+    source = source if source is not None else file.name
+    try:
+        msgspec.convert(source, Name)
+    except msgspec.ValidationError:
+        raise click.UsageError("A source has a name of 1 to 100 characters: give one with --source.") from None
+    if report is not None and report.exists() and report.samefile(file):
+        raise click.UsageError("The report would replace the file that is to be imported.")
+    chosen = Format(file_format) if file_format is not None else format_of(file)
+    summary = with_parts(
+        running(installation()),
+        lambda parts: cards.import_cards(
+            parts.ledger, file, store, file_format=chosen, source=source, report=report, dry_run=dry_run
+        ),
+    )
+    click.echo(
+        f"{'Nothing was written; this would be: ' if dry_run else ''}"
+        f"{summary.imported} cards imported ({summary.onto_known_cards} of them onto cards that were here already)"
+        f" with {summary.points} points and {summary.stamps} stamps;"
+        f" {summary.known} imported before; {summary.bad} bad lines."
+    )
+    if summary.bad:
         sys.exit(1)

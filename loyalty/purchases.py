@@ -8,28 +8,22 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ledger import card
-from ledger.actor import OPERATOR, PLATFORM, Caller, Role
+from ledger.actor import Caller
 from ledger.commands import EnrolCard, OnCard, WhichCard
-from ledger.errors import Rejected, Unavailable
+from ledger.errors import Rejected
 from ledger.handle import Ledger
-from ledger.merchant import Store
-from ledger.store.names import MERCHANT
-from ledger.view import holder_of
+from loyalty.importing import FIRST_YEAR, operator_at, store_by_code, take_in_chunks
 
 COLUMNS = ["customer_id", "date", "items", "amount_cents"]
-CHUNK_LINES = 256
 BAD_LINES_SHOWN = 20
-FIRST_YEAR = 1900
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 AMOUNT = re.compile(r"[0-9]{1,9}")
 NOON = time(12)
@@ -130,35 +124,13 @@ def day_of(text: str) -> date | None:
         return None
 
 
-async def store_by_code(ledger: Ledger, code: str) -> tuple[UUID, Store]:
-    """The store with that code and its merchant."""
-    value = await ledger.log.claim(PLATFORM, "store_code", code)
-    merchant = await ledger.log.load(MERCHANT, holder_of(value).stream) if value is not None else None
-    for store in merchant.state.stores.values() if merchant is not None else ():
-        if store.code == code and merchant is not None:
-            return merchant.stream, store
-    raise click.ClickException(f"There is no store {code}.")
-
-
 async def import_purchases(ledger: Ledger, path: Path, store_code: str) -> Summary:
     """Enrols who is new and earns each purchase at its own date, with a progress bar."""
     merchant_id, store = await store_by_code(ledger, store_code)
     zone = ZoneInfo(store.time_zone)
     total = refuse_bad_lines(path, ledger.clock.now().astimezone(zone).date())
-    caller = Caller(role=Role.OPERATOR, id=OPERATOR, merchant_id=merchant_id, store_id=store.id)
-    importer = Importer(ledger, caller, zone)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task(f"Importing {path.name}", total=total)
-        purchases = purchases_in(path, store.id)
-        while chunk := list(islice(purchases, CHUNK_LINES)):
-            try:
-                await importer.take(chunk)
-            except ExceptionGroup as group:
-                if group.split(Unavailable)[1] is None:
-                    raise Unavailable("the log stopped answering") from group
-                raise
-            progress.advance(task, len(chunk))
+    importer = Importer(ledger, operator_at(merchant_id, store), zone)
+    await take_in_chunks(f"Importing {path.name}", total, purchases_in(path, store.id), importer.take)
     return importer.summary
 
 
@@ -175,9 +147,8 @@ class Importer:
 
     async def take(self, chunk: list[Purchase]) -> None:
         """Enrols and earns what the ledger does not have yet."""
-        names = {f"{self._caller.role}:{self._caller.id}:{purchase.key}": purchase for purchase in chunk}
-        known = await self._ledger.log.claims(self._caller.merchant_id, "idempotency", list(names))
-        new = [purchase for name, purchase in names.items() if name not in known]
+        known = await self._ledger.used_keys([purchase.key for purchase in chunk], self._caller)
+        new = [purchase for purchase in chunk if purchase.key not in known]
         self.summary.known += len(known)
         first = {
             purchase.customer_id: purchase for purchase in reversed(new) if purchase.customer_id not in self._cards
