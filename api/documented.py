@@ -144,7 +144,7 @@ def refusals_of(handler: HTTPRouteHandler, credited: bool, keyed: bool) -> list[
     statuses = {400, 401, 503}
     statuses |= {403, 404} if credited else set()
     statuses |= {409, 410, 422} if keyed else set()
-    statuses |= {409} if handler.opt.get("foretells") else set()
+    statuses |= {409, 410} if handler.opt.get("foretells") else set()
     if body is not None:
         statuses |= {408, 413}
         statuses |= {423} if "staff_pin" in body.__struct_fields__ else set()

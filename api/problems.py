@@ -134,6 +134,7 @@ KINDS: dict[str, Kind] = {
     "purchase_or_reward": Kind(
         400, "Purchase or reward?", "Give purchase_amount_cents to preview a purchase, or reward_id for a redemption."
     ),
+    "invalid_time": Kind(400, "Too far ahead", "Ask for a time until `latest`; one that has passed counts as now."),
     # PINs.
     "staff_pin_required": Kind(403, "PIN missing", "Send staff_pin."),
     "pin_invalid": Kind(403, "Wrong PIN", "The PIN is wrong; attempts_left says how often it may be tried."),

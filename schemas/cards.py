@@ -57,7 +57,7 @@ class MergeAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ExpiryRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """At what time to look; now, if absent."""
+    """At what time to look, a hundred years ahead at most; now, if absent or passed."""
 
     at: Instant | None = None
 

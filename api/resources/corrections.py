@@ -1,5 +1,6 @@
 """What puts right what went wrong: reversals at the till; adjusting, stopping, ending and merging cards."""
 
+import re
 from typing import Annotated
 from uuid import UUID
 
@@ -21,31 +22,28 @@ from projections import cards
 from schemas import till
 from schemas.cards import AdjustAnswer, AdjustRequest, Card, MergeAnswer, MergeRequest, ReasonRequest
 
+TRANSACTION = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9][0-9]{0,14})")
+"""As `transaction_id` writes it."""
+
 KEYED = {"decides": True, "needs_key": True}
 BY_MANAGERS = {"roles": MANAGERS, "decides": True}
 
 
 def reversal_of(transaction: str, request: till.ReverseRequest) -> OnCard:
     """The command to undo the transaction of that id; `transaction_not_found` for what is no id at all."""
-    stream, _, version = transaction.rpartition("-")
-    try:
-        card_id = UUID(stream)
-    except ValueError:
-        raise Rejected("transaction_not_found") from None
-    if not (version.isascii() and version.isdigit() and len(version) <= VERSION_DIGITS_MAX):
+    match = TRANSACTION.fullmatch(transaction)
+    if match is None:
         raise Rejected("transaction_not_found")
+    card_id = UUID(match[1])
     command = card.Reverse(
         card=card_id,
-        version=int(version),
+        version=int(match[2]),
         purchase_amount_cents=request.purchase_amount_cents,
         allow_negative_balance=request.allow_negative_balance,
         reason=request.reason,
     )
     staff = StaffEntry(staff_id=request.staff_id, staff_pin=request.staff_pin)
     return OnCard(which=WhichCard(card_id=card_id), staff=staff, command=command)
-
-
-VERSION_DIGITS_MAX = 15
 
 
 def reversed_(result: Result) -> till.ReverseAnswer:

@@ -1,5 +1,6 @@
 """What a command would come to, by the code that decides it, with nothing written."""
 
+from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from api.resources.corrections import reversal_of, reversed_
 from api.resources.till import earned, on_card, points_redeemed
 from ledger import card
 from ledger.actor import Caller
+from ledger.attempts import rfc3339
 from ledger.commands import OnCard, WhichCard
 from ledger.entry import Result
 from ledger.errors import Rejected
@@ -22,6 +24,7 @@ from projections import cards
 from schemas import till
 from schemas.cards import ExpiryPreview, ExpiryRequest
 
+AHEAD_MAX = timedelta(days=36_525)
 PREVIEW = {"roles": STORE_SIDE, "decides": True, "foretells": True}
 
 
@@ -77,7 +80,16 @@ async def preview_expiry(
 ) -> Response[bytes]:
     """What would have expired by then if nothing happened before."""
     command = OnCard(which=WhichCard(card_id=card_id), command=card.ExpirePoints())
-    return await foretold(parts, caller, command, would_expire, ExpiryPreview, at=data.at)
+    at = looked_at(data.at, parts.clock.now())
+    return await foretold(parts, caller, command, would_expire, ExpiryPreview, at=at)
+
+
+def looked_at(asked: datetime | None, now: datetime) -> datetime:
+    """The time to look at: what has passed counts as now, and nobody knows what is far ahead."""
+    latest = now + AHEAD_MAX
+    if asked is not None and asked > latest:
+        raise Rejected("invalid_time", latest=rfc3339(latest))
+    return max(asked or now, now)
 
 
 def would_expire(result: Result) -> ExpiryPreview:
