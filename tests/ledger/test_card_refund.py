@@ -161,12 +161,12 @@ def test_what_the_purchases_own_lot_lacks_the_oldest_lots_give() -> None:
         points_redeemed(60, part(2, 60, IN_TEN_DAYS), part(3, 40, IN_TEN_DAYS)),
         earned(70, 130, expires_at=IN_TEN_DAYS),
     )
-    taken = (part(5, 70, IN_TEN_DAYS),)
-    refund(spent, 5).then(refunded(5, 60, 70, 700, taken=taken, whole=True))
-    taken = (part(3, 60, IN_TEN_DAYS),)
-    refund(spent, 2).then(refunded(2, 70, 60, 600, taken=taken, whole=True))
-    taken = (part(3, 60, IN_TEN_DAYS), part(5, 40, IN_TEN_DAYS))
-    refund(spent, 3).then(refunded(3, 30, 100, 1000, taken=taken, whole=True))
+    own = (part(5, 70, IN_TEN_DAYS),)
+    refund(spent, 5).then(refunded(5, 60, 70, 700, taken=own, whole=True))
+    oldest = (part(3, 60, IN_TEN_DAYS),)
+    refund(spent, 2).then(refunded(2, 70, 60, 600, taken=oldest, whole=True))
+    both = (part(3, 60, IN_TEN_DAYS), part(5, 40, IN_TEN_DAYS))
+    refund(spent, 3).then(refunded(3, 30, 100, 1000, taken=both, whole=True))
 
 
 # ---- points that were spent -----------------------------------------------------------------------------------
