@@ -88,7 +88,7 @@ KINDS: dict[str, Kind] = {
     "points_not_offered": Kind(409, "No points here", "The program collects stamps only."),
     # Cards.
     "card_not_found": Kind(404, "No such card", "The merchant has no such card."),
-    "card_not_active": Kind(409, "Card not active", "The card is suspended or closed."),
+    "card_not_active": Kind(409, "Card not active", "The card is suspended or closed; card_status says which."),
     "card_erased": Kind(410, "Card erased", "The customer was erased, and with them the first answer."),
     "self_enrollment_not_allowed": Kind(403, "Ask at the till", "This merchant enrols customers at the till only."),
     "stamp_cooldown": Kind(409, "Too soon", "The last stamp is too recent; next_stamp_available_at says when."),
@@ -160,6 +160,9 @@ STATUS_CODES = {
     413: "body_too_large",
 }
 
+NAMED_OTHERWISE = {"status": "card_status"}
+"""Facts that would stand in the place of a member that every problem has."""
+
 
 def problem(
     code: str, base_url: str, detail: str = "", facts: Mapping[str, Any] | None = None, retry_after: int | None = None
@@ -172,7 +175,7 @@ def problem(
         "status": kind.status,
         "detail": detail or kind.meaning,
         "code": code,
-        **(facts or {}),
+        **{NAMED_OTHERWISE.get(name, name): value for name, value in (facts or {}).items()},
     }
     headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
     if kind.status in BODY_NOT_READ:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.problems import KINDS, STATUS_CODES
+from api.problems import KINDS, NAMED_OTHERWISE, STATUS_CODES
 from tests.served import STANDARD, Client, Served, ServedShop, refusal
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,14 @@ def codes_in(source: str) -> set[str]:
     return found
 
 
+def facts_told() -> set[str]:
+    """The names of the facts that the rules give with their refusals."""
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "ledger").rglob("*.py"))
+    calls = (node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    refusals = (call for call in calls if getattr(call.func, "id", "") == "Rejected")
+    return {keyword.arg for call in refusals for keyword in call.keywords if keyword.arg is not None}
+
+
 def codes_raised() -> set[str]:
     paths = [path for package in ("ledger", "api", "projections") for path in (ROOT / package).rglob("*.py")]
     return {code for path in paths for code in codes_in(path.read_text(encoding="utf-8"))}
@@ -39,6 +47,12 @@ def test_every_code_that_is_raised_is_in_the_table() -> None:
     raised = codes_raised()
     assert len(raised) > 40
     assert raised - KINDS.keys() == set()
+
+
+def test_no_fact_stands_in_the_place_of_what_every_problem_tells() -> None:
+    named = {NAMED_OTHERWISE.get(fact, fact) for fact in facts_told()}
+    assert len(named) > 10
+    assert named & STANDARD == set()
 
 
 def test_every_code_in_the_table_can_be_raised() -> None:
