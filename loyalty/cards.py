@@ -241,7 +241,7 @@ def teller(report: Path | None, open_files: ExitStack) -> Tell:
         file = open_files.enter_context(report.open("w", newline="", encoding="utf-8"))
     except OSError as error:
         raise click.ClickException(f"Cannot write {report}: {error.strerror}.") from None
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(REPORT_COLUMNS)
     return writer.writerow
 
