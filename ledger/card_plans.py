@@ -120,6 +120,13 @@ class CardPlans:
             state = await view.need(CARD, state.merged_into, "card_not_found")
         return state
 
+    async def _card_of(self, view: View, reference: str) -> card.Card | None:
+        """The card of the customer with that reference, None where they have none, or none any more."""
+        holder = await view.claimed_by("customer", self._blind(view, "customer", reference))
+        state = await self._followed(view, holder.stream) if holder is not None else None
+        # A card that was closed since the claim was read has set its customer free.
+        return state if state is not None and state.status is not card.CardStatus.CLOSED else None
+
     async def merge(self, view: View, command: MergeCards) -> Decision:
         """Both cards decided in one append: what one gives, the other takes."""
         caller = view.caller
@@ -147,15 +154,11 @@ class CardPlans:
         rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
         facts = card_facts(view.now, tenant, rules, caller.store_id)
         reference = command.customer_id or self._entropy.new_id().hex
-        blinded = self._blind(view, "customer", reference)
         # A new customer is the rule, so the claim is only looked up once it was found taken.
         looks_up = view.fresh or not rules.rules.active
-        holder = await view.claimed_by("customer", blinded) if looks_up else None
-        if holder is not None:
-            state = await self._followed(view, holder.stream)
-            # A card that was closed since the claim was read has set its customer free.
-            if state.status is not card.CardStatus.CLOSED:
-                return Decision(main=state.id, facts=facts)
+        known = await self._card_of(view, reference) if looks_up else None
+        if known is not None:
+            return Decision(main=known.id, facts=facts)
         person = customer.Person(
             customer_id=reference,
             name=command.name,
@@ -178,8 +181,7 @@ class CardPlans:
         known, names = None, []
         # As with enrolments, most are new; what was found taken is looked at the second time.
         if view.fresh or not rules.rules.active:
-            holder = await view.claimed_by("customer", self._blind(view, "customer", command.customer_id))
-            known = await self._followed(view, holder.stream) if holder is not None else None
+            known = await self._card_of(view, command.customer_id)
             names = await self._names_brought(view, command, known)
         if known is not None:
             changes = brought(command, changes_on(known.id, card.decide(known, balance, facts)))

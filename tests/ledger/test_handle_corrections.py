@@ -32,7 +32,7 @@ from ledger.card import (
     Suspend,
     TransactionReversed,
 )
-from ledger.commands import CreatePin, MergeCards, OnCard, OnMerchant, StaffEntry, WhichCard
+from ledger.commands import CreatePin, EnrolCard, ImportCard, MergeCards, OnCard, OnMerchant, StaffEntry, WhichCard
 from ledger.entry import Result
 from ledger.errors import Unavailable
 from ledger.handle import Handled
@@ -311,9 +311,12 @@ async def test_closing_a_card_again_takes_nothing_from_the_card_that_came_after_
         assert (await shop.card(anew)).status is CardStatus.ACTIVE
 
 
+@pytest.mark.parametrize(
+    "command", [EnrolCard(customer_id="C-1"), ImportCard(source="old.csv", customer_id="C-1", points=50)], ids=str
+)
 @running
-async def test_a_card_that_is_closed_while_its_customer_enrols_is_not_answered(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_card_that_is_closed_while_its_customer_is_given_one_is_not_theirs(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, command: EnrolCard | ImportCard
 ) -> None:
     async with two_servers(database_url) as (here, there):
         enrolled = await here.enrol(customer_id="C-1")
@@ -326,7 +329,7 @@ async def test_a_card_that_is_closed_while_its_customer_enrols_is_not_answered(
             return value
 
         monkeypatch.setattr(there.ledger.log, "claim", closed_right_after)
-        anew = await there.enrol(customer_id="C-1")
+        anew = of(await there.send(command))
         assert (anew.id != enrolled.id, anew.status) == (True, CardStatus.ACTIVE)
         assert (await here.enrol(customer_id="C-1")).id == anew.id
 
