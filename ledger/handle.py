@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ledger.actor import PLATFORM, Caller
-from ledger.commands import Command, EnrolCard, ImportCard, OnCard, WhichCard, request_text
+from ledger.commands import Command, EnrolCard, ImportCard, MergeCards, OnCard, WhichCard, request_text
 from ledger.entropy import Clock, Entropy
 from ledger.entry import Answer, Draft, Entry, Request, Result, name_of, transaction_id
 from ledger.errors import Rejected, Unavailable
@@ -51,6 +51,19 @@ def result_of(entry: Entry) -> Result:
     """What an entry that refuses nothing comes to."""
     assert entry.result is not None, "a decision that does not refuse has a main stream"
     return entry.result
+
+
+def names_in(command: Command) -> set[str]:
+    """What a command calls those whose turn it has to wait for: cards, and customers who are given one."""
+    match command:
+        case OnCard(which=which):
+            return {str(which.card_id or which.card_number or which.qr_code)}
+        case MergeCards(which=which, into=into):
+            return {str(which.card_id or which.card_number or which.qr_code), str(into)}
+        case EnrolCard(customer_id=str() as reference):
+            return {f"customer:{reference}"}
+        case _:
+            return set()
 
 
 def foretold(position: int, answer: bytes | None) -> Foretold:
@@ -121,7 +134,9 @@ class Ledger:
             command=command, caller=caller, key=key, digest=digest, answer=answer, occurred_at=occurred_at
         )
         try:
-            async with asyncio.timeout(COMMAND_SECONDS_MAX), self._lock_for(command, caller):
+            async with asyncio.timeout(COMMAND_SECONDS_MAX), AsyncExitStack() as turns:
+                for turn in self._turns_of(command, caller):
+                    await turns.enter_async_context(turn)
                 return await self._settled(request)
         except TimeoutError:
             raise Unavailable("the command took too long") from None
@@ -213,19 +228,13 @@ class Ledger:
             View(self.log, caller, self.clock.now(), self.clock.now(), fresh=True), which
         )
 
-    def _lock_for(self, command: Command, caller: Caller) -> asyncio.Lock:
-        """Commands for one card take turns within a process: all but the first would find it moved."""
-        if isinstance(command, OnCard):
-            which = command.which
-            name = f"{caller.merchant_id}:{which.card_id or which.card_number or which.qr_code}"
-        elif isinstance(command, EnrolCard) and command.customer_id is not None:
-            name = f"{caller.merchant_id}:customer:{command.customer_id}"
-        else:
-            return asyncio.Lock()
-        lock = self._locks.get(name)
-        if lock is None:
-            lock = self._locks[name] = asyncio.Lock()
-        return lock
+    def _turns_of(self, command: Command, caller: Caller) -> list[asyncio.Lock]:
+        """Commands for one card take turns within a process: all but the first would find it moved.
+
+        Whoever needs two turns waits for them in the order of their names, so that nobody waits in a ring.
+        """
+        names = sorted(f"{caller.merchant_id}:{name}" for name in names_in(command))
+        return [self._locks.setdefault(name, asyncio.Lock()) for name in names]
 
     async def _attempt(self, request: Request, who: Identification, *, fresh: bool) -> Handled | None:
         """One try: None means that something had moved, so try again."""

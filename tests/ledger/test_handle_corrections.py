@@ -399,6 +399,24 @@ async def test_merges_earnings_redemptions_and_refunds_at_once_lose_and_double_n
 
 
 @running
+async def test_a_merge_waits_its_turn_and_no_longer_while_purchases_keep_coming(database_url: str) -> None:
+    async with shop_on(database_url) as shop:
+        source, target = await shop.enrol(), await shop.enrol()
+        over = asyncio.Event()
+
+        async def buy(which: Card) -> None:
+            while not over.is_set():
+                await shop.ask(which, EarnPoints(100))
+
+        buying = [asyncio.create_task(buy(which)) for which in (source, target) * 4]
+        await shop.ask(source, EarnPoints(100))
+        await shop.send(MergeCards(WhichCard(card_id=source.id), target.id), manager(shop))
+        over.set()
+        await asyncio.gather(*buying)
+        assert (await shop.card(source)).merged_into == target.id
+
+
+@running
 async def test_a_ring_of_merges_at_once_leaves_one_card_with_everything(database_url: str) -> None:
     async with two_servers(database_url) as (here, there):
         cards = [await here.enrol() for _ in range(6)]
