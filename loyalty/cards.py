@@ -136,7 +136,7 @@ def card_line(record: Record, file: CardFile, now: datetime) -> CardLine | BadLi
     values = {name: plain(name, value, file.zone) for name, value in record.values.items()}
     values = {name: value for name, value in values.items() if value != ""}
     if "customer_id" not in values:
-        return BadLine(record.line, "customer_id", "missing_field", "A customer needs a name of yours.")
+        return BadLine(record.line, "customer_id", "missing_field", "Every customer has one.")
     try:
         imported = msgspec.convert(values, ImportedCard)
     except msgspec.ValidationError as error:

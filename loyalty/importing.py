@@ -18,8 +18,9 @@ from ledger.view import holder_of
 
 T = TypeVar("T")
 
-CHUNK_LINES = 256
 FIRST_YEAR = 1900
+CHUNK_LINES = 64
+"""As many as the log writes at once; more are no quicker, and would all wait for each other where it is busy."""
 
 
 async def store_by_code(ledger: Ledger, code: str) -> tuple[UUID, Store]:
@@ -40,7 +41,7 @@ def operator_at(merchant_id: UUID, store: Store) -> Caller:
 async def take_in_chunks(
     title: str, total: int, items: Iterator[T], take: Callable[[list[T]], Awaitable[None]]
 ) -> None:
-    """Takes items, some hundred at once; raises Unavailable where the log stops answering.
+    """Takes items, a chunk at once; raises Unavailable where the log stops answering.
 
     `total` may be an estimate that is too high.
     """
