@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 FIRST_YEAR = 1900
 CHUNK_LINES = 64
-"""As many as the log writes at once; more are no quicker, and would all wait for each other where it is busy."""
+"""As many as the log writes at once: of more, the last would wait too long for the first where the machine is busy."""
 
 
 async def store_by_code(ledger: Ledger, code: str) -> tuple[UUID, Store]:
