@@ -130,6 +130,7 @@ KINDS: dict[str, Kind] = {
     ),
     "nothing_to_adjust": Kind(400, "Nothing to adjust", "Give points, stamps or both."),
     "invalid_adjustment": Kind(400, "Invalid correction", "`field` is outside its limits."),
+    "card_merged": Kind(409, "Card merged", "The card was merged; merged_into is the one that has all of it now."),
     "same_card": Kind(409, "The same card", "A card cannot be merged into itself."),
     "purchase_or_reward": Kind(
         400, "Purchase or reward?", "Give purchase_amount_cents to preview a purchase, or reward_id for a redemption."

@@ -20,6 +20,8 @@ from ledger.view import Change, ClaimOn, Decision, View
 
 AT_A_STORE = (card.AddStamp, card.RedeemStamps, card.EarnPoints, card.RedeemPoints)
 """What happens at a till, in a store whose day and whose PINs count."""
+OF_THE_OFFICE = (card.Adjust, card.Suspend, card.Reactivate, card.Close)
+"""What a manager does to the very card they look at, and not to another that it was merged into meanwhile."""
 
 BEARING_ON_REVERSALS = (*topics_of(card.TransactionReversed), *topics_of(card.PointsExpired))
 
@@ -62,7 +64,10 @@ class CardPlans:
         stream = await self.card_stream(view, command.which)
         if isinstance(rule, card.Reverse):
             facts = msgspec.structs.replace(facts, history=await self._history(view, rule, stream))
-        state = await self._followed(view, stream)
+        if isinstance(rule, OF_THE_OFFICE):
+            state = await self._unmerged(view, stream)
+        else:
+            state = await self._followed(view, stream)
         view.wanted = order_claims(rule, state, facts.store_id)
         events = card.decide(state, rule, facts)
         closes = isinstance(rule, card.Close) and events
@@ -120,6 +125,13 @@ class CardPlans:
             state = await view.need(CARD, state.merged_into, "card_not_found")
         return state
 
+    async def _unmerged(self, view: View, stream: UUID) -> card.Card:
+        """The card, or `card_merged` with where it went."""
+        state = await view.need(CARD, stream, "card_not_found")
+        if state.merged_into is not None:
+            raise Rejected("card_merged", merged_into=str(state.merged_into))
+        return state
+
     async def _card_of(self, view: View, reference: str) -> card.Card | None:
         """The card of the customer with that reference, None where they have none, or none any more."""
         holder = await view.claimed_by("customer", self._blind(view, "customer", reference))
@@ -133,7 +145,7 @@ class CardPlans:
         tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
         rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
         facts = card_facts(view.now, tenant, rules, caller.store_id, store_needed=False)
-        source = await self._followed(view, await self.card_stream(view, command.which))
+        source = await self._unmerged(view, await self.card_stream(view, command.which))
         target = await self._followed(view, command.into)
         giving = card.decide(source, card.MergeInto(target.id), facts)
         taking = card.decide(target, card.Absorb(card.after_expiry(source, giving)), facts)

@@ -314,7 +314,13 @@ def test_every_name_of_a_merged_card_reaches_the_new_one(served: Served) -> None
         assert shop.customer(reference).get(OWN_CARD).json() == seen(shop, new)
         link = shop.card_link(reference)
         assert served.client().get(f"{OWN_CARD}?link={link}").json() == seen(shop, new)
-    refusal(shop.manager.command(f"cards/{old['id']}/merge", {"into_card_id": new["id"]}), 409, "same_card")
+    office = [
+        shop.manager.command(f"cards/{old['id']}/merge", {"into_card_id": new["id"]}),
+        shop.manager.command(f"cards/{old['id']}/adjust", {"points": 1, "reason": "x"}),
+        *(shop.manager.post(f"cards/{old['id']}/{status}", {}) for status in ("suspend", "reactivate", "close")),
+    ]
+    for response in office:
+        assert refusal(response, 409, "card_merged") == {"merged_into": new["id"]}
     assert (seen(shop, new)["points_balance"], seen(shop, new)["stamp_count"]) == (180, 4)
 
 

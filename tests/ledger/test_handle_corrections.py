@@ -481,7 +481,7 @@ async def test_a_merge_under_its_key_answers_the_first_time_and_under_another_is
         for shop in (here, there):
             again = await merged(shop, source, target, key="k", answer=told)
             assert (again.replayed, again.answer, again.position) == (True, first.answer, first.position)
-            assert await refused(merged(shop, source, target)) == ("same_card", {})
+            assert await refused(merged(shop, source, target)) == ("card_merged", {"merged_into": str(target.id)})
             assert await refused(merged(shop, target, source)) == ("same_card", {})
         assert await refused(merged(here, target, target)) == ("same_card", {})
 
