@@ -161,9 +161,6 @@ STATUS_CODES = {
     413: "body_too_large",
 }
 
-NAMED_OTHERWISE = {"status": "card_status"}
-"""Facts that would stand in the place of a member that every problem has."""
-
 
 def problem(
     code: str, base_url: str, detail: str = "", facts: Mapping[str, Any] | None = None, retry_after: int | None = None
@@ -176,7 +173,7 @@ def problem(
         "status": kind.status,
         "detail": detail or kind.meaning,
         "code": code,
-        **{NAMED_OTHERWISE.get(name, name): value for name, value in (facts or {}).items()},
+        **(facts or {}),
     }
     headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
     if kind.status in BODY_NOT_READ:

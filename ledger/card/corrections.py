@@ -113,7 +113,7 @@ def status_changed(card: Card, command: Suspend | Reactivate | Close, facts: Fac
 def refuse_ended(card: Card) -> None:
     """Raises `card_not_active` for a card that was closed or erased."""
     if card.status not in (CardStatus.ACTIVE, CardStatus.SUSPENDED):
-        raise Rejected("card_not_active", status=card.status)
+        raise Rejected("card_not_active", card_status=card.status)
 
 
 # ---- merging --------------------------------------------------------------------------------------------------

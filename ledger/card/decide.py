@@ -100,7 +100,7 @@ def decided(card: Card, command: Command, facts: Facts) -> list[Event]:
         case _:
             pass
     if card.status is not CardStatus.ACTIVE:
-        raise Rejected("card_not_active", status=card.status)
+        raise Rejected("card_not_active", card_status=card.status)
     if isinstance(command, Absorb):
         return [absorbed(card, command.source, facts)]
     if not facts.program.rules.active:

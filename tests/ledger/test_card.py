@@ -94,7 +94,7 @@ def test_nothing_can_be_done_with_a_card_that_is_none(command: Command) -> None:
 @of_each_command
 @pytest.mark.parametrize("status", [CardStatus.SUSPENDED, CardStatus.CLOSED, CardStatus.ERASED])
 def test_only_an_active_card_takes_part(command: Command, status: CardStatus) -> None:
-    a_card().but(status=status).when(command, facts()).refused("card_not_active", status=status)
+    a_card().but(status=status).when(command, facts()).refused("card_not_active", card_status=status)
 
 
 @of_each_command

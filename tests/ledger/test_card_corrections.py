@@ -260,12 +260,12 @@ def test_a_card_that_is_so_already_stays_quiet(command: Command, history: list[A
 
 @pytest.mark.parametrize("command", [Suspend(), Reactivate()], ids=["suspend", "reactivate"])
 def test_what_was_closed_stays_closed(command: Command) -> None:
-    a_card(closed()).when(command, facts()).refused("card_not_active", status="closed")
+    a_card(closed()).when(command, facts()).refused("card_not_active", card_status="closed")
 
 
 @pytest.mark.parametrize("command", [Suspend(), Reactivate(), Close()], ids=["suspend", "reactivate", "close"])
 def test_what_was_erased_stays_erased(command: Command) -> None:
-    a_card().but(status=CardStatus.ERASED).when(command, facts()).refused("card_not_active", status="erased")
+    a_card().but(status=CardStatus.ERASED).when(command, facts()).refused("card_not_active", card_status="erased")
 
 
 def test_a_status_is_no_activity_of_the_customer() -> None:
@@ -289,7 +289,7 @@ def test_nothing_is_done_by_hand_to_a_card_that_is_none(command: Command) -> Non
 @pytest.mark.parametrize("command", [adjust(5), bring(5)], ids=["adjust", "import"])
 @pytest.mark.parametrize("status", [CardStatus.CLOSED, CardStatus.ERASED])
 def test_nothing_is_corrected_on_a_card_that_ended(command: Command, status: CardStatus) -> None:
-    a_card().but(status=status).when(command, facts()).refused("card_not_active", status=status)
+    a_card().but(status=status).when(command, facts()).refused("card_not_active", card_status=status)
 
 
 @pytest.mark.parametrize("command", [adjust(5), bring(5)], ids=["adjust", "import"])

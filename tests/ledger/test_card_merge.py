@@ -242,12 +242,12 @@ def test_no_card_is_merged_into_itself() -> None:
 
 @pytest.mark.parametrize("status", [CardStatus.CLOSED, CardStatus.ERASED])
 def test_a_card_that_ended_is_merged_into_none(status: CardStatus) -> None:
-    card_a().but(status=status).when(MergeInto(B), facts()).refused("card_not_active", status=status)
+    card_a().but(status=status).when(MergeInto(B), facts()).refused("card_not_active", card_status=status)
 
 
 @pytest.mark.parametrize("status", [CardStatus.SUSPENDED, CardStatus.CLOSED, CardStatus.ERASED])
 def test_no_card_is_merged_into_one_that_takes_no_part(status: CardStatus) -> None:
-    card_b().but(status=status).when(Absorb(card_a().state), facts()).refused("card_not_active", status=status)
+    card_b().but(status=status).when(Absorb(card_a().state), facts()).refused("card_not_active", card_status=status)
 
 
 def test_a_suspended_card_may_be_merged_into_another() -> None:

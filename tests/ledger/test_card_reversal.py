@@ -145,7 +145,7 @@ def test_a_suspended_card_has_its_mistakes_put_right() -> None:
 
 @pytest.mark.parametrize("status", [CardStatus.CLOSED, CardStatus.ERASED])
 def test_nothing_is_reversed_on_a_card_that_ended(status: CardStatus) -> None:
-    undo(2, a_card(stamped(1)).but(status=status)).refused("card_not_active", status=status)
+    undo(2, a_card(stamped(1)).but(status=status)).refused("card_not_active", card_status=status)
 
 
 def test_nothing_is_reversed_on_a_card_that_is_none() -> None:
