@@ -144,9 +144,8 @@ def stamped(card: Card, event: StampAdded, when: datetime) -> Card:
 
 
 def with_stamps_on(recent: tuple[DayStamps, ...], day: date, stamps: int) -> tuple[DayStamps, ...]:
-    """Keeps this date and those around the newest only: at one instant, it is at most three dates on Earth."""
-    newest = max((day, *(entry.day for entry in recent)))
-    near = (entry for entry in recent if entry.day != day and (newest - entry.day).days <= DATES_APART_MAX)
+    """Forgets the dates that no store can still be at: at one instant, it is at most three dates on Earth."""
+    near = (entry for entry in recent if entry.day != day and (day - entry.day).days <= DATES_APART_MAX)
     return (*near, DayStamps(day, stamps))
 
 

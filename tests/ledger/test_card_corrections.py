@@ -113,6 +113,7 @@ def test_no_correction_takes_points_below_zero() -> None:
 
 
 def test_no_correction_takes_stamps_below_zero() -> None:
+    a_card(stamped(3)).when(adjust(stamps=-4), facts()).refused("not_enough_stamps", stamp_count=3, stamps_missing=1)
     a_card(stamped(3)).when(adjust(stamps=-5), facts()).refused("not_enough_stamps", stamp_count=3, stamps_missing=2)
 
 

@@ -20,6 +20,7 @@ from ledger.card import (
     RedeemStamps,
     Suspend,
     next_expiry,
+    standing,
 )
 from ledger.lots import Lot
 from ledger.program import ExpiryPolicy, Program, ProgramType
@@ -225,6 +226,15 @@ def test_points_end_on_a_card_that_takes_no_part(status: CardStatus, changes: di
 def test_a_merged_card_has_nothing_left_to_end() -> None:
     gave, _ = merge(two_dated(), a_card(stream=UUID(int=0xAB)))
     gave.when(ExpirePoints(), facts(IN_TWELVE_DAYS, **EARNED)).quiet()
+
+
+def test_what_has_ended_does_not_stand_on_the_card_though_no_night_has_come() -> None:
+    unnoticed = two_dated().state
+    assert standing(unnoticed, DATED, IN_TEN_DAYS - SECOND) == unnoticed
+    for now, balance in ((IN_TEN_DAYS, 30), (IN_TWELVE_DAYS - SECOND, 30), (IN_TWELVE_DAYS, 0)):
+        noticed = two_dated().when(ExpirePoints(), facts(now, **EARNED)).done().state
+        assert standing(unnoticed, DATED, now) == noticed
+        assert noticed.points_balance == balance
 
 
 # ---- commands after the due time ------------------------------------------------------------------------------

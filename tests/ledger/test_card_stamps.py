@@ -14,6 +14,7 @@ from tests.ledger.cards import (
     LUXEMBOURG,
     MINUTE,
     NEW_YORK,
+    ONE_DAY,
     SECOND,
     TOKYO,
     a_card,
@@ -177,6 +178,15 @@ def test_a_card_remembers_the_dates_beside_its_last_stamp_only() -> None:
         date(2026, 3, 5),
         date(2026, 3, 6),
     ]
+
+
+def test_a_stamp_that_arrives_late_makes_no_card_forget_those_of_today() -> None:
+    narrow = facts(NOON, max_daily_stamps=1, cooldown_minutes=0)
+    long_ago = facts(NOON - 60 * ONE_DAY, cooldown_minutes=0)
+    late = a_card(stamped(1)).when(AddStamp(), long_ago).then(stamped(2, day=DAY - 60 * ONE_DAY))
+    late.when(AddStamp(), narrow).refused(
+        "daily_stamp_limit", stamps_today=1, max_daily_stamps=1, next_stamp_available_at="2026-03-02T23:00:00Z"
+    )
 
 
 # ---- stamps: when the next is due -----------------------------------------------------------------------------

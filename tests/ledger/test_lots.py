@@ -123,6 +123,7 @@ def test_lots_of_two_cards_with_one_number_are_two_lots() -> None:
     both = with_lot(LOTS, other)
     assert both == (*LOTS, other)
     assert without(both, (part_of(SECOND, 50),)) == (FIRST, THIRD, other)
+    assert with_lot(both, other) == (*LOTS, Lot(5, 14, NOON, LATER, OTHER_CARD))
 
 
 def test_nothing_makes_no_lot() -> None:

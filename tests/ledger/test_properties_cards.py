@@ -38,6 +38,7 @@ from ledger.card import (
     next_expiry,
     next_stamp_available_at,
     points_for,
+    standing,
 )
 from ledger.lots import LotName, LotPart
 from ledger.program import ExpiryPolicy
@@ -401,7 +402,9 @@ def test_nothing_that_is_due_is_there_after_a_run_and_nothing_else_is_gone(asked
     world = played(asked)
     soon = [next_expiry(state, world.program) for state in world.states()]
     before = world.states()
+    stands = [standing(state, world.program, world.now) for state in before]
     world.expire()
+    assert stands == world.states()
     for state, was, end in zip(world.states(), before, soon, strict=True):
         assert (state == was) == (end is None or end.at > world.now)
         left = next_expiry(state, world.program)
