@@ -46,7 +46,7 @@ class Ledger:
         self.clock = clock
         self._keyring = keyring
         self._planner = Planner(secrecy, entropy)
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
         """Opens the log, and raises `WrongSecret` if its database was begun with other secrets than these.
@@ -119,9 +119,9 @@ class Ledger:
         """Commands for one card take turns within a process: all but the first would find it moved."""
         if isinstance(command, OnCard):
             which = command.which
-            name = f"{caller.merchant_id}:{which.card_id or which.card_number or which.qr_code}"
+            name: tuple[object, ...] = (caller.merchant_id, which.card_id or which.card_number or which.qr_code)
         elif isinstance(command, EnrolCard) and command.customer_id is not None:
-            name = f"{caller.merchant_id}:customer:{command.customer_id}"
+            name = (caller.merchant_id, "customer", command.customer_id)
         else:
             return asyncio.Lock()
         lock = self._locks.get(name)
