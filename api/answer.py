@@ -14,7 +14,12 @@ class JsonAnswer(Response[bytes]):
     def __init__(self, content: bytes, *, headers: dict[str, str], status_code: int = 200) -> None:
         super().__init__(content, status_code=status_code, headers=headers, media_type="application/json")
 
-    def to_asgi_response(self, app: Any, request: Request[Any, Any, State], **_: Any) -> ASGIResponse:  # noqa: ARG002
+    def to_asgi_response(
+        self,
+        app: Any,  # noqa: ARG002 as litestar calls it
+        request: Request[Any, Any, State],  # noqa: ARG002 as litestar calls it
+        **_: Any,
+    ) -> ASGIResponse:
         """The answer for the server; nothing that litestar would add to it is in use."""
         return Encoded(self)
 
@@ -25,7 +30,7 @@ class Encoded(ASGIResponse):
     def __init__(self, answer: JsonAnswer) -> None:
         self.answer = answer
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 as ASGI calls it
         """Sends head and body."""
         answer = self.answer
         headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
