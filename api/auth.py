@@ -2,14 +2,13 @@
 
 import hmac
 import re
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from litestar.connection import Request
-from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 
+from api.limits import JsonRequest
 from api.parts import Parts
 from api.tokens import Identity
 from ledger.actor import Caller, Role
@@ -21,7 +20,8 @@ TERMINAL_KEY = re.compile(r"lt_([0-9a-f]{32})_([0-9a-f]{48})")
 STORE_SIDE = (Role.TERMINAL, Role.MANAGER)
 MANAGERS = (Role.MANAGER,)
 
-Connection = Request[Any, Any, State]
+# A class and no generic alias: litestar looks at each request whether it is one, and an alias answers by an exception.
+Connection = JsonRequest
 StoreCode = Annotated[
     str | None,
     HeaderParameter(

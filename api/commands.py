@@ -10,6 +10,7 @@ from litestar import Response
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 
+from api.answer import JsonAnswer
 from api.auth import Connection
 from api.parts import Parts
 from ledger.actor import Caller
@@ -76,7 +77,7 @@ async def send(
         headers["Idempotency-Replayed"] = "true"
     if created and location is not None:
         headers["Location"] = location.format(id=identifier(handled))
-    return Response(handled.answer, status_code=201 if created else 200, media_type="application/json", headers=headers)
+    return JsonAnswer(handled.answer, status_code=201 if created else 200, headers=headers)
 
 
 async def foretold(
@@ -125,10 +126,8 @@ async def positioned(parts: Parts, wanted: str | None) -> int:
 
 def answered(body: Any, position: int) -> Response[bytes]:
     """A read's answer, with the position that it reflects."""
-    return Response(
-        msgspec.json.encode(body),
-        media_type="application/json",
-        headers={"Loyalty-Position": str(position), "Cache-Control": "no-store"},
+    return JsonAnswer(
+        msgspec.json.encode(body), headers={"Loyalty-Position": str(position), "Cache-Control": "no-store"}
     )
 
 

@@ -31,7 +31,8 @@ class Secrecy:
     """Keyed hashes and slow hashes. `pepper` is at least 32 bytes and never in the database."""
 
     def __init__(self, pepper: bytes, entropy: Entropy, clock: Clock, bcrypt_rounds: int) -> None:
-        self._pepper = pepper
+        # A copy of a keyed hash is made in half the time of a new one.
+        self._keyed = hmac.new(pepper, digestmod="sha256")
         self._clock = clock
         self._rounds = bcrypt_rounds
         self._threads = ThreadPoolExecutor(BCRYPT_THREADS, thread_name_prefix="bcrypt")
@@ -51,8 +52,9 @@ class Secrecy:
 
     def blind_bytes(self, purpose: str, merchant: UUID, text: str) -> bytes:
         """The same as bytes: HMAC-SHA256 (RFC 2104), of which 160 bits are kept (section 5)."""
-        message = f"{purpose}\0{merchant.hex}\0{text}".encode()
-        return hmac.digest(self._pepper, message, "sha256")[:20]
+        keyed = self._keyed.copy()
+        keyed.update(f"{purpose}\0{merchant.hex}\0{text}".encode())
+        return keyed.digest()[:20]
 
     def fingerprint(self, merchant: UUID, pin: str) -> str:
         """What stands for a PIN in the ledger."""

@@ -29,6 +29,7 @@ from loyalty.demo import demo
 from loyalty.embedded import EmbeddedServerError, EmbeddedServers
 from loyalty.installation import database_of, installation, running
 from loyalty.records import Format, format_of
+from loyalty.serving import JoiningProtocol, collect_less
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
 from migrations import MigrationError, migrate, missing
 from schemas.kinds import Email, Name
@@ -188,7 +189,7 @@ def serve(fd: int | None) -> None:
     config = uvicorn.Config(
         create_app(parts_from(settings)),
         loop="uvloop",
-        http="httptools",
+        http=JoiningProtocol,
         ws="none",
         access_log=False,
         log_level="warning",
@@ -196,6 +197,7 @@ def serve(fd: int | None) -> None:
         server_header=False,
         proxy_headers=False,
     )
+    collect_less()
     uvicorn.Server(config).run(sockets=[listener])
 
 

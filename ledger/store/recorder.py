@@ -1,4 +1,4 @@
-"""The library's recorder, with whole batches handed to one SQL function (`migrations/0002_append.sql`)."""
+"""The library's recorder, with whole batches handed to one SQL function (`migrations/0003_append.sql`)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ from ledger.actor import PLATFORM
 
 APPEND = (
     "SELECT base, stale, taken FROM ledger_append("
-    "%b::int[], %b::uuid[], %b::bigint[], %b::text[], %b::bytea[], %b::uuid[], %b::uuid[], %b::bytea[],"
-    "%b::uuid[], %b::bigint[], %b::int[], %b::int[],"
+    "%b::int[], %b::uuid[], %b::bigint[], %b::text[], %b::bytea[], %b::uuid[], %b::uuid[],"
+    "%b::uuid[], %b::bigint[], %b::bytea[], %b::int[], %b::int[],"
     "%b::int[], %b::uuid[], %b::text[], %b::text[], %b::bytea[],"
     "%b::int[], %b::uuid[], %b::text[], %b::text[],"
     "%b::int[], %b::uuid[], %b::uuid[], %b::bytea[])"
@@ -80,24 +80,28 @@ class Taken(NamedTuple):
 
 
 Outcome = Written | Stale | Taken
+Guard = tuple[UUID, int, bytes | None]
+
+
+def guards_of(append: Append) -> list[Guard]:
+    """The stream ends that a command rests on, with the hash of the event there where it builds upon it."""
+    upon = {(event.stream, event.version - 1): event.previous for event in append.events if event.previous is not None}
+    read = [(stream, version, upon.pop((stream, version), None)) for stream, version in append.guards.items()]
+    return read + [(stream, version, previous) for (stream, version), previous in upon.items()]
 
 
 def pack(batch: Sequence[Append]) -> list[list[Any]]:
     """The parameters of `APPEND` for a batch."""
-    guards: dict[tuple[UUID, int], int] = {}
+    guards: dict[Guard, int] = {}
     numbered = list(enumerate(batch))
-    events = [
-        (n, e.stream, e.version, e.topic, e.state, a.merchant, e.subject, e.previous)
-        for n, a in numbered
-        for e in a.events
-    ]
-    guarded = [(n, guards.setdefault(guard, len(guards) + 1)) for n, a in numbered for guard in a.guards.items()]
+    events = [(n, e.stream, e.version, e.topic, e.state, a.merchant, e.subject) for n, a in numbered for e in a.events]
+    guarded = [(n, guards.setdefault(guard, len(guards) + 1)) for n, a in numbered for guard in guards_of(a)]
     claims = [(n, *claim) for n, a in numbered for claim in a.claims]
     releases = [(n, claim.merchant, claim.kind, claim.key) for n, a in numbered for claim in a.releases]
     subjects = [(n, new.subject, a.merchant, new.wrapped) for n, a in numbered for new in a.subjects]
     return [
-        *columns(events, 8),
-        *columns(list(guards), 2),
+        *columns(events, 7),
+        *columns(list(guards), 3),
         *columns(guarded, 2),
         *columns(claims, 5),
         *columns(releases, 4),

@@ -1,7 +1,11 @@
-"""`make bench`: the log, the door and HTTP against pgbench's one-row commits, interleaved; medians of rounds."""
+"""`make bench`: the log, the door and HTTP against pgbench's one-row commits, interleaved; medians of rounds.
 
-import asyncio
+The log is measured in one process. The door and HTTP are measured as deployed on two cores, with one process a core,
+and the clients divided between them.
+"""
+
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -11,71 +15,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from uuid import uuid4
 
 import click
 import psycopg
-import uvloop
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ledger import card
-from ledger.entropy import SystemClock
-from ledger.entry import Result
-from ledger.store.recorder import Append, NewEvent
 from loyalty.embedded import EmbeddedServers
 from migrations import migrate
-from tests.bench import pgbench
-from tests.shop import PIN, ledger_on, open_shop
+from tests.bench import ledger_load, pgbench
+from tests.shop import PIN
 
 CLIENTS = 32
-STATE = b"x" * 500
-
-
-async def appends_per_second(database_url: str, seconds: float) -> float:
-    """One-event commands straight into the log."""
-    ledger = ledger_on(database_url, SystemClock())
-    await ledger.log.open()
-    merchant, until, done = uuid4(), time.perf_counter() + seconds, 0
-
-    async def client() -> None:
-        nonlocal done
-        stream, version = uuid4(), 0
-        while time.perf_counter() < until:
-            event = NewEvent(stream, version + 1, "bench.1", STATE)
-            await ledger.log.append(Append(merchant=merchant, events=(event,), guards={stream: version}))
-            version += 1
-            done += 1
-
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    await ledger.log.close()
-    return done / seconds
-
-
-async def commands_per_second(database_url: str, seconds: float) -> float:
-    """Points commands through the door, with staff PIN, guards, idempotency keys and sealed answers."""
-    clock = SystemClock()
-    ledger = ledger_on(database_url, clock)
-    await ledger.log.open()
-    shop = await open_shop(ledger, clock)
-    cards = [await shop.enrol() for _ in range(CLIENTS)]
-    await shop.ask(cards[0], card.EarnPoints(2500, None))
-    until, done = time.perf_counter() + seconds, 0
-
-    def answer(_: Result) -> bytes:
-        return STATE
-
-    async def client(mine: card.Card) -> None:
-        nonlocal done
-        while time.perf_counter() < until:
-            await shop.ask(mine, card.EarnPoints(2500, None), answer=answer)
-            done += 1
-
-    await asyncio.gather(*(client(mine) for mine in cards))
-    await ledger.log.close()
-    return done / seconds
+PROCESSES = 2
 
 
 def http_figures(demo: dict[str, str], cards: list[str], clients: int, seconds: float) -> dict[str, float]:
@@ -90,7 +45,8 @@ def http_figures(demo: dict[str, str], cards: list[str], clients: int, seconds: 
 
 def served(data_dir: Path) -> tuple["subprocess.Popen[str]", dict[str, str]]:
     """`loyalty up --demo` on that folder, ready, and its credentials."""
-    environment = os.environ | {"LOYALTY_DATA_DIR": str(data_dir), "LOYALTY_PORT": "0"}
+    settings = {"LOYALTY_DATA_DIR": str(data_dir), "LOYALTY_PORT": "0", "LOYALTY_WORKERS": str(PROCESSES)}
+    environment = os.environ | settings
     process = subprocess.Popen(
         [sys.executable, "-m", "loyalty", "up", "--demo"], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -133,14 +89,21 @@ def main(rounds: int, seconds: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="loyalty-bench-", dir="/tmp"))
     folder.chmod(0o755)
     process, demo = served(folder / "data")
+    # Spawned, as a forked copy of this process would share its event loops and connections.
+    pool = ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn"))
     try:
-        cards = enrolled(demo, 64)
+        cards = enrolled(demo, CLIENTS)
         url = bench_database(folder / "data")
+        ledger_load.in_processes(pool, url, CLIENTS, PROCESSES, seconds=0.5)
         measures: dict[str, Callable[[], float]] = {
             "pgbench, 32 clients": lambda: pgbench.commits_per_second(url, folder, clients=CLIENTS, seconds=seconds),
-            "appends through the log": lambda: uvloop.run(appends_per_second(url, seconds)),
-            "commands through handle": lambda: uvloop.run(commands_per_second(url, seconds)),
-            "commands through HTTP": lambda: http_figures(demo, cards, CLIENTS, seconds)["per_second"],
+            "appends through the log, 1 process": lambda: ledger_load.appends_per_second(url, CLIENTS, seconds),
+            f"commands through handle, {PROCESSES} processes": lambda: ledger_load.in_processes(
+                pool, url, CLIENTS, PROCESSES, seconds
+            ),
+            f"commands through HTTP, {PROCESSES} processes": lambda: http_figures(demo, cards, CLIENTS, seconds)[
+                "per_second"
+            ],
         }
         figures: dict[str, list[float]] = {name: [] for name in measures}
         for _ in track(range(rounds), "Measuring"):
@@ -148,6 +111,7 @@ def main(rounds: int, seconds: int) -> None:
                 figures[name].append(measure())
         show(figures)
     finally:
+        pool.shutdown()
         process.terminate()
         process.wait()
         shutil.rmtree(folder)

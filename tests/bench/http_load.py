@@ -12,9 +12,16 @@ from uuid import uuid4
 
 import uvloop
 
+ARRIVAL_SECONDS = 0.02
+"""Between one till and the next. Of many that connect at once to idle processes, one process may take all."""
 
-async def client(host: str, port: int, key: str, card: str, until: float, latencies: list[float]) -> None:
-    """One till: a connection that is kept, a command after the other."""
+
+async def client(
+    host: str, port: int, key: str, card: str, times: tuple[float, float, float], latencies: list[float]
+) -> None:
+    """One till: a connection that is kept, a command after the other; what counts are those begun within the times."""
+    arrives, since, until = times
+    await asyncio.sleep(arrives - time.perf_counter())
     reader, writer = await asyncio.open_connection(host, port)
     body = json.dumps({"card_number": card, "purchase_amount_cents": 2500, "staff_pin": "1234"}).encode()
     while (began := time.perf_counter()) < until:
@@ -29,7 +36,8 @@ async def client(host: str, port: int, key: str, card: str, until: float, latenc
         answer = await reader.readexactly(length)
         if not head.startswith(b"HTTP/1.1 200"):
             raise SystemExit(f"{head!r} {answer!r}")
-        latencies.append(time.perf_counter() - began)
+        if began >= since:
+            latencies.append(time.perf_counter() - began)
     writer.close()
 
 
@@ -38,12 +46,13 @@ async def main() -> None:
     host, port, clients, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     shop = json.load(sys.stdin)
     latencies: list[float] = []
-    began = time.perf_counter()
-    until = began + seconds
+    begin = time.perf_counter()
+    since = begin + clients * ARRIVAL_SECONDS
+    times = [(begin + n * ARRIVAL_SECONDS, since, since + seconds) for n in range(clients)]
     await asyncio.gather(
-        *(client(host, port, shop["terminal_key"], shop["cards"][n], until, latencies) for n in range(clients))
+        *(client(host, port, shop["terminal_key"], shop["cards"][n], times[n], latencies) for n in range(clients))
     )
-    took = time.perf_counter() - began
+    took = time.perf_counter() - since
     latencies.sort()
     figures = {
         "per_second": len(latencies) / took,

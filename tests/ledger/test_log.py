@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -282,6 +283,30 @@ async def test_a_guard_that_moved_refuses_its_own_command_only(database_url: str
     assert inside.streams() == [read, before, after]
     assert inside.keys() == set()
     assert inside.subjects() == set()
+
+
+@running
+async def test_what_builds_upon_another_event_than_the_one_there_is_refused_alone(
+    database_url: str, inside: Inside
+) -> None:
+    replaced, gone, kept, beside = uuid4(), uuid4(), uuid4(), uuid4()
+    right, wrong = hashlib.sha256(b"{}").digest(), hashlib.sha256(b"[]").digest()
+
+    def upon(stream: UUID, version: int, previous: bytes, guards: dict[UUID, int]) -> Append:
+        following = event(stream, version)._replace(previous=previous)
+        return Append(merchant=MERCHANT_ID, events=(following, event(stream, version + 1)), guards=guards)
+
+    async with open_log(database_url) as log:
+        await log.append(command(replaced, kept))
+        outcomes = await append_all(
+            log,
+            command(beside, guards={replaced: 1}),
+            upon(replaced, 2, wrong, {replaced: 1}),
+            upon(gone, 2, right, {}),
+            upon(kept, 2, right, {kept: 1}),
+        )
+    assert outcomes == [Written(3), Stale(), Stale(), Written(5)]
+    assert inside.streams() == [replaced, kept, beside, kept, kept]
 
 
 @running
