@@ -110,37 +110,51 @@ Event = ProgramCreated | ProgramChanged
 # ---- state ----------------------------------------------------------------------------------------------------
 
 
+class ExpiryPeriod(msgspec.Struct, frozen=True):
+    """From when on points ended by that policy, after so many days; None: never."""
+
+    since: datetime
+    policy: ExpiryPolicy
+    days: int | None
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """The program as it stands; `version` is what events name. `expiry_since` is when its expiry last changed."""
+    """The program as it stands; `version` is what events name.
+
+    `expiry_periods` are all the rules of expiry it ever had, oldest first: what was due under one is due for good,
+    whether anybody noticed in time or not.
+    """
 
     id: UUID
     merchant_id: UUID
     version: int
     rules: Rules
     changed_at: datetime
-    expiry_since: datetime
+    expiry_periods: tuple[ExpiryPeriod, ...]
 
 
 def evolve(program: Program | None, event: Event, at: Occurrence) -> Program:
     """The program after one more event."""
     match event:
         case ProgramCreated(rules) | ProgramChanged(rules):
-            same_expiry = program is not None and expiry_of(program.rules) == expiry_of(rules)
             return Program(
                 id=at.stream,
                 merchant_id=at.merchant_id,
                 version=at.version,
                 rules=rules,
                 changed_at=at.occurred_at,
-                expiry_since=program.expiry_since if program is not None and same_expiry else at.occurred_at,
+                expiry_periods=with_period(program.expiry_periods if program else (), rules, at.occurred_at),
             )
         case _:
             assert_never(event)
 
 
-def expiry_of(rules: Rules) -> tuple[ExpiryPolicy, int | None]:
-    """What of the rules says when points end."""
-    return rules.expiry_policy, rules.points_expiration_days
+def with_period(periods: tuple[ExpiryPeriod, ...], rules: Rules, since: datetime) -> tuple[ExpiryPeriod, ...]:
+    """The periods, and a new one where the rules say otherwise than the last of them when points end."""
+    policy, days = rules.expiry_policy, rules.points_expiration_days
+    if periods and (periods[-1].policy, periods[-1].days) == (policy, days):
+        return periods
+    return (*periods, ExpiryPeriod(since, policy, days))
 
 
 # ---- decide ---------------------------------------------------------------------------------------------------

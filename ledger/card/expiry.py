@@ -12,7 +12,7 @@ from ledger.card.commands import Facts
 from ledger.card.events import PointsExpired
 from ledger.card.state import Card
 from ledger.lots import Lot, all_parts, without
-from ledger.program import ExpiryPolicy, Program
+from ledger.program import ExpiryPeriod, ExpiryPolicy, Program
 
 
 class NextExpiry(msgspec.Struct, gc=False, frozen=True):
@@ -25,18 +25,27 @@ class NextExpiry(msgspec.Struct, gc=False, frozen=True):
 def due_lots(card: Card, program: Program) -> list[tuple[datetime, list[Lot]]]:
     """Which lots end when, soonest first, if nothing happened any more.
 
-    A change of the program's expiry takes nothing back that was there before the change.
+    Each period of the program's expiry ends what is due in it. What was due before it, and did not end by the rules of
+    that time, ends with its beginning and not earlier.
     """
-    days = program.rules.points_expiration_days
-    if days is None or not card.lots:
-        return []
-    if program.rules.expiry_policy is ExpiryPolicy.INACTIVITY:
-        return [(max(card.last_activity_at + timedelta(days=days), program.expiry_since), list(card.lots))]
-    by_end: dict[datetime, list[Lot]] = {}
+    due: dict[datetime, list[Lot]] = {}
+    untils = [*(period.since for period in program.expiry_periods[1:]), None]
     for lot in card.lots:
-        if lot.expires_at is not None:
-            by_end.setdefault(max(lot.expires_at, program.expiry_since), []).append(lot)
-    return sorted(by_end.items(), key=lambda each: each[0])
+        for period, until in zip(program.expiry_periods, untils, strict=True):
+            end = end_of(lot, card, period)
+            if end is not None and (until is None or max(end, period.since) < until):
+                due.setdefault(max(end, period.since), []).append(lot)
+                break
+    return sorted(due.items(), key=lambda each: each[0])
+
+
+def end_of(lot: Lot, card: Card, period: ExpiryPeriod) -> datetime | None:
+    """When a lot ends by the rules of a period, had they always been so; None where it does not."""
+    if period.days is None:
+        return None
+    if period.policy is ExpiryPolicy.INACTIVITY:
+        return card.last_activity_at + timedelta(days=period.days)
+    return lot.expires_at
 
 
 def due_by(card: Card, program: Program, by: datetime) -> list[tuple[datetime, list[Lot]]]:

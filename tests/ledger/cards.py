@@ -35,7 +35,7 @@ from ledger.card import (
 from ledger.card_plans import card_facts
 from ledger.lots import LotPart
 from ledger.merchant import Merchant, MerchantSettings, Store
-from ledger.program import Program
+from ledger.program import Program, with_period
 from tests.ledger.specification import MERCHANT_ID, STREAM, Given, Outcome, given
 from tests.shop import NOON, rules
 
@@ -57,14 +57,15 @@ AFTER_A_TRANSACTION = (TransactionReversed, PointsExpired)
 
 
 def followed(expiry_since: datetime = NOON, **changes: Any) -> Program:
-    """The third version of a program."""
+    """The third version of a program, which has had one expiry since then."""
+    third = rules(**changes)
     return Program(
         id=UUID(int=9),
         merchant_id=MERCHANT_ID,
         version=3,
-        rules=rules(**changes),
+        rules=third,
         changed_at=expiry_since,
-        expiry_since=expiry_since,
+        expiry_periods=with_period((), third, expiry_since),
     )
 
 

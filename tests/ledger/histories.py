@@ -319,15 +319,10 @@ def histories(
     draw: st.DrawFn,
     acts: Sequence[Any] = (*ACTS, *RULES),
     programs: Sequence[Rules] = PROGRAMS,
-    *,
-    one_expiry: bool = False,
     most: int = 40,
 ) -> Asked:
-    """What is asked of three cards, one step after another; the program's expiry may stay the same all along."""
+    """What is asked of three cards, one step after another."""
     first, *others = (draw(st.sampled_from(programs)) for _ in range(CARDS))
-    if one_expiry:
-        same = {"expiry_policy": first.expiry_policy, "points_expiration_days": first.points_expiration_days}
-        others = [msgspec.structs.replace(other, **same) for other in others]
     # A step is one number, for drawing many things takes longer than doing them.
     places = [acts, CARD_NUMBERS, LATER, STORE_IDS]
     numbers = st.integers(0, math.prod(len(place) for place in places) - 1)

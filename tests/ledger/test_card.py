@@ -12,7 +12,7 @@ from ledger.card_plans import card_facts
 from ledger.errors import Rejected
 from ledger.lots import Lot
 from ledger.merchant import Merchant, MerchantSettings
-from ledger.program import ExpiryPolicy, Program, ProgramType
+from ledger.program import ExpiryPolicy, ProgramType
 from tests.ledger.cards import (
     CUSTOMER,
     ENROL,
@@ -24,13 +24,14 @@ from tests.ledger.cards import (
     earned,
     enrolled,
     facts,
+    followed,
     points_redeemed,
     purchase,
     stamped,
     stamps_redeemed,
 )
 from tests.ledger.specification import MERCHANT_ID, STREAM, Given, at, given
-from tests.shop import NOON, rules
+from tests.shop import NOON
 
 # ---- enrolling ------------------------------------------------------------------------------------------------
 
@@ -114,9 +115,7 @@ def test_a_stamps_program_has_no_points(command: Command) -> None:
 
 def test_where_a_merchant_has_several_stores_one_must_be_named() -> None:
     tenant = Merchant(id=MERCHANT_ID, name="Shop", locale="en", settings=MerchantSettings(), stores=STORES)
-    first = Program(
-        id=UUID(int=9), merchant_id=MERCHANT_ID, version=1, rules=rules(), changed_at=NOON, expiry_since=NOON
-    )
+    first = followed()
     for store in (None, UUID(int=99)):
         with pytest.raises(Rejected, match="store_required"):
             card_facts(NOON, tenant, first, store)
@@ -125,9 +124,7 @@ def test_where_a_merchant_has_several_stores_one_must_be_named() -> None:
 def test_a_merchants_only_store_need_not_be_named() -> None:
     only = {LUXEMBOURG: STORES[LUXEMBOURG]}
     tenant = Merchant(id=MERCHANT_ID, name="Shop", locale="en", settings=MerchantSettings(), stores=only)
-    first = Program(
-        id=UUID(int=9), merchant_id=MERCHANT_ID, version=1, rules=rules(), changed_at=NOON, expiry_since=NOON
-    )
+    first = followed()
     assert card_facts(NOON, tenant, first, None).store_id == LUXEMBOURG
 
 

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from ledger import card
@@ -344,6 +345,31 @@ def test_lots_that_would_have_ended_before_the_change_end_together_with_it() -> 
     two_dated().when(ExpirePoints(), facts(CHANGED, expiry_since=CHANGED, **EARNED)).then(
         expired(CHANGED, 0, part(2, 50, IN_TEN_DAYS), part(3, 30, IN_TWELVE_DAYS, NOON + SECOND))
     )
+
+
+@pytest.mark.parametrize(
+    "changes", [EARNED, INACTIVITY, {"points_expiration_days": None}], ids=["earned", "idle", "no"]
+)
+@pytest.mark.parametrize("before", [EARNED, INACTIVITY], ids=["was earned", "was idle"])
+def test_what_was_due_before_a_change_ends_by_the_rules_of_its_time_whoever_noticed(
+    before: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    changed = msgspec.structs.replace(
+        followed(CHANGED, **changes),
+        expiry_periods=(*followed(NOON, **before).expiry_periods, *followed(CHANGED, **changes).expiry_periods),
+    )
+    later = msgspec.structs.replace(facts(CHANGED + 5 * ONE_DAY), program=changed)
+    dated = a_card(earned(50, 50, expires_at=IN_TEN_DAYS))
+    dated.when(ExpirePoints(), later).then(expired(IN_TEN_DAYS, 0, part(2, 50, IN_TEN_DAYS)))
+
+
+def test_what_was_not_due_before_a_change_to_never_does_not_end() -> None:
+    changed = msgspec.structs.replace(
+        followed(NOON + ONE_DAY),
+        expiry_periods=(*followed(NOON, **EARNED).expiry_periods, *followed(NOON + ONE_DAY).expiry_periods),
+    )
+    later = msgspec.structs.replace(facts(CHANGED), program=changed)
+    a_card(earned(50, 50, expires_at=IN_TEN_DAYS)).when(ExpirePoints(), later).quiet()
 
 
 def test_a_lot_keeps_its_end_when_the_days_change() -> None:

@@ -35,7 +35,7 @@ from ledger.entropy import CARD_NUMBER_BODY_DIGITS
 from ledger.errors import Rejected
 from ledger.lots import Lot, oldest_parts, without
 from ledger.merchant import Merchant, MerchantSettings, Store
-from ledger.program import ExpiryPolicy, Program, ProgramType, Reward, Rules
+from ledger.program import ExpiryPolicy, Program, ProgramType, Reward, Rules, with_period
 from tests.ledger.specification import MERCHANT_ID, occurrence
 from tests.shop import NOON, rules
 
@@ -122,7 +122,7 @@ def requests(draw: st.DrawFn) -> list[Asked]:
             version=version + 1,
             rules=versions[version],
             changed_at=BEGINNING,
-            expiry_since=BEGINNING,
+            expiry_periods=with_period((), versions[version], BEGINNING),
         )
         asked.append(Asked(command, card_facts(now, tenant, followed, store_id)))
     return asked

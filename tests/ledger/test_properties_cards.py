@@ -51,6 +51,7 @@ from tests.ledger.histories import (
     PROGRAMS,
     REVERSALS,
     REVERSIBLE,
+    RULES,
     SPENT_AND_REFUNDED,
     Asked,
     Merge,
@@ -367,7 +368,7 @@ def endings(world: World) -> list[tuple[UUID, str, int, datetime, tuple[LotPart,
 
 @unhurried
 @given(
-    histories(one_expiry=True) | histories(SPENT_AND_REFUNDED, JUST_ENOUGH, one_expiry=True),
+    histories() | histories((*SPENT_AND_REFUNDED, *RULES), JUST_ENOUGH),
     st.lists(st.booleans(), min_size=40, max_size=40),
 )
 def test_runs_at_any_time_and_one_at_the_end_leave_what_punctual_ones_do(asked: Asked, runs: list[bool]) -> None:
