@@ -15,9 +15,8 @@ from api.auth import Connection
 from api.parts import Parts
 from ledger.actor import Caller
 from ledger.commands import Command
-from ledger.entry import Result
+from ledger.entry import Handled, Result
 from ledger.errors import Rejected
-from ledger.handle import Handled
 
 BARE_KEY = r"([\x21\x23-\x7e](?:[\x20\x21\x23-\x7e]{0,253}[\x21\x23-\x7e])?)"
 KEY = re.compile(f'"{BARE_KEY}"|{BARE_KEY}')
@@ -94,7 +93,7 @@ async def foretold(
     def render(result: Result) -> bytes:
         return msgspec.json.encode(answer(result))
 
-    told = await parts.ledger.preview(command, caller, render, occurred_at=at)
+    told = await parts.ledger.previews.foretell(command, caller, render, occurred_at=at)
     return answered(msgspec.json.decode(told.answer, type=shape), told.position)
 
 

@@ -62,6 +62,21 @@ class Entry(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     result: Result | None
     answer: bytes | None
 
+    def resulted(self) -> Result:
+        """What an entry that refuses nothing comes to."""
+        assert self.result is not None, "a decision that does not refuse has a main stream"
+        return self.result
+
+
+class Handled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """A command that is in the log for good. `answer` is the first one given, byte for byte, where it was replayed."""
+
+    position: int
+    created: bool
+    replayed: bool = False
+    answer: bytes | None = None
+    result: Result | None = None
+
 
 class Draft:
     """An entry while it is being made out of one decision."""

@@ -1,7 +1,6 @@
 """Load, evolve, decide, append: the only door through which the ledger is written."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from uuid import UUID
@@ -10,47 +9,21 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from ledger.actor import PLATFORM, Caller
-from ledger.commands import Command, EnrolCard, ImportCard, MergeCards, OnCard, WhichCard, request_text
+from ledger.commands import Command, EnrolCard, MergeCards, OnCard, WhichCard, request_text
 from ledger.entropy import Clock, Entropy
-from ledger.entry import Answer, Draft, Entry, Request, Result, name_of, transaction_id
+from ledger.entry import Answer, Draft, Entry, Handled, Request
 from ledger.errors import Rejected, Unavailable
 from ledger.plans import Planner
+from ledger.previews import Previews
+from ledger.replays import Replays
 from ledger.secrecy import Secrecy, WrongSecret
 from ledger.staff import Identification
 from ledger.store.keys import Keyring, SealBroken
 from ledger.store.log import Log
 from ledger.store.recorder import Append, Claim, Outcome, Stale, Taken, Written
-from ledger.view import ClaimOn, Decision, Holder, View, holder_of, value_of
+from ledger.view import ClaimOn, Decision, Holder, View, value_of
 
 COMMAND_SECONDS_MAX = 2.8
-
-
-class Handled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """A command that is in the log for good. `answer` is the first one given, byte for byte, where it was replayed."""
-
-    position: int
-    created: bool
-    replayed: bool = False
-    answer: bytes | None = None
-    result: Result | None = None
-
-
-class Foretold(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """What a command would answer, as of a position of the log."""
-
-    position: int
-    answer: bytes
-
-
-def claims_of(entry: Entry | Rejected) -> Sequence[Claim]:
-    """What an entry would take; a refusal takes nothing."""
-    return entry.append.claims if isinstance(entry, Entry) else ()
-
-
-def result_of(entry: Entry) -> Result:
-    """What an entry that refuses nothing comes to."""
-    assert entry.result is not None, "a decision that does not refuse has a main stream"
-    return entry.result
 
 
 def names_in(command: Command) -> set[str]:
@@ -66,12 +39,6 @@ def names_in(command: Command) -> set[str]:
             return set()
 
 
-def foretold(position: int, answer: bytes | None) -> Foretold:
-    """An answer that was rendered, though nothing stands behind it."""
-    assert answer is not None, "an answer was asked for"
-    return Foretold(position=position, answer=answer)
-
-
 class Ledger:
     """Handles commands: decides each on current facts and appends what it makes, whole or not at all.
 
@@ -84,6 +51,8 @@ class Ledger:
         self.clock = clock
         self._keyring = keyring
         self._planner = Planner(secrecy, entropy)
+        self.replays = Replays(log, keyring)
+        self.previews = Previews(log, self._planner, self.replays, keyring, secrecy, clock)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
@@ -149,78 +118,9 @@ class Ledger:
             handled = await self._attempt(request, who, fresh=True)
         return handled
 
-    async def preview(
-        self, command: Command, caller: Caller, answer: Answer, *, occurred_at: datetime | None = None
-    ) -> Foretold:
-        """What the command would answer, decided as `handle` does but for the PIN, with nothing written.
-
-        Raises `Rejected` as the command would. `occurred_at` may lie in the future.
-        """
-        request = Request(command=command, caller=caller, key=None, digest="", answer=answer, occurred_at=occurred_at)
-        now = self.clock.now()
-        view = View(self.log, caller, occurred_at or now, now, fresh=True)
-        await self._planner.admit(view)
-        earlier = None
-        try:
-            decision = await self._planner.plan(view, command, Identification(self.secrecy, asks=False))
-        except Rejected:
-            earlier = await self._earlier(request, view)
-            if earlier is None:
-                raise
-            return foretold(earlier.position, earlier.answer)
-        earlier = await self._earlier(request, view)
-        if earlier is not None:
-            return foretold(earlier.position, earlier.answer)
-        entry = await Draft(request, view, decision, self._keyring).finished()
-        return foretold(max(loaded.position for loaded in view.loaded.values()), entry.answer)
-
-    async def rehearse(self, commands: Sequence[ImportCard], caller: Caller) -> list[Result | Rejected]:
-        """What `handle` would make of each command if it came alone and without a key, with nothing written.
-
-        As there, each is decided on what is cached, and anew only where the log would not take that; the log is asked
-        about all of them at once.
-        """
-        tries = [await self._rehearsed(command, caller, fresh=False) for command in commands]
-        guards = {stream: version for view, _ in tries for stream, version in view.guards.items()}
-        current = await self.log.is_current(guards)
-        taken = await self._taken_of([claim for _, entry in tries for claim in claims_of(entry)])
-        again = {
-            index: self._rehearsed(command, caller, fresh=True)
-            for index, (command, (_, entry)) in enumerate(zip(commands, tries, strict=True))
-            if not current or not taken.isdisjoint(claim[:3] for claim in claims_of(entry))
-        }
-        for index, second in zip(again, await asyncio.gather(*again.values()), strict=True):
-            tries[index] = second
-        return [entry if isinstance(entry, Rejected) else result_of(entry) for _, entry in tries]
-
-    async def _rehearsed(self, command: Command, caller: Caller, *, fresh: bool) -> tuple[View, Entry | Rejected]:
-        request = Request(command=command, caller=caller, key=None, digest="", answer=None, occurred_at=None)
-        now = self.clock.now()
-        view = View(self.log, caller, now, now, fresh=fresh)
-        try:
-            await self._planner.admit(view)
-            decision = await self._planner.plan(view, command, Identification(self.secrecy, asks=False))
-        except Rejected as refusal:
-            return view, refusal
-        return view, await Draft(request, view, decision, self._keyring).finished()
-
-    async def _taken_of(self, claims: Sequence[Claim]) -> set[tuple[UUID, str, str]]:
-        """The names of those claims that are taken."""
-        keys: dict[tuple[UUID, str], list[str]] = {}
-        for claim in claims:
-            keys.setdefault((claim.merchant, claim.kind), []).append(claim.key)
-        found = await asyncio.gather(*(self.log.claims(*kind, of_kind) for kind, of_kind in keys.items()))
-        return {(*kind, key) for kind, taken in zip(keys, found, strict=True) for key in taken}
-
     def digest(self, command: Command, caller: Caller) -> str:
         """What tells a repetition of a command from another command under its key."""
         return self.secrecy.blind("request", caller.merchant_id, request_text(command))
-
-    async def used_keys(self, keys: Sequence[str], caller: Caller) -> dict[str, str]:
-        """Those of the idempotency keys that the caller has used, each with the digest of what it was used for."""
-        names = {name_of(caller, key): key for key in keys}
-        used = await self.log.claims(caller.merchant_id, "idempotency", list(names))
-        return {names[name]: holder_of(value).digest for name, value in used.items()}
 
     async def find_card(self, caller: Caller, which: WhichCard) -> UUID:
         """The card of the caller's merchant that is meant; raises `card_not_found`."""
@@ -309,7 +209,7 @@ class Ledger:
                 self.log.remember(msgspec.structs.replace(loaded, position=last[stream]))
         if decision.refusal is not None:
             raise decision.refusal
-        result = result_of(entry)
+        result = entry.resulted()
         return Handled(
             position=position if position is not None else result.main.position,
             created=decision.created,
@@ -318,58 +218,18 @@ class Ledger:
         )
 
     async def _earlier(self, request: Request, view: View) -> Handled | None:
-        """What the same request was answered before: under its key, or for its order under another."""
-        if request.key is not None:
-            value = await self.log.claim(request.caller.merchant_id, "idempotency", request.name)
-            if value is not None:
-                return await self._replay(request, holder_of(value))
-        for wanted in view.wanted:
-            value = await self.log.claim(request.caller.merchant_id, wanted.kind, wanted.key)
-            if value is not None:
-                return await self._same_order(request, holder_of(value), wanted)
-        return None
+        """What the same request was answered before.
 
-    async def _replay(self, request: Request, holder: Holder) -> Handled:
-        """The first answer, byte for byte; `idempotency_key_reused` if that was to another body."""
-        if holder.digest != request.digest:
-            raise Rejected("idempotency_key_reused")
-        name = request.name
-        if holder.answered_under is not None:
-            name = holder.answered_under
-            value = await self.log.claim(request.caller.merchant_id, "idempotency", name)
-            assert value is not None, "an answer is kept for good"
-            holder = holder_of(value)
-        return await self._first_answer(holder, name)
-
-    async def _first_answer(self, holder: Holder, name: str) -> Handled:
-        answer = None
-        if holder.answer is not None:
-            key = self._keyring.master
-            if holder.subject is not None:
-                owner = await self.log.subject_key(holder.subject)
-                if owner is None:
-                    raise Rejected("card_erased")
-                key = owner
-            answer = key.open(holder.answer, name.encode())
-        position = await self.log.position_of(holder.stream, holder.version)
-        return Handled(position=position, created=holder.created, replayed=True, answer=answer)
-
-    async def _same_order(self, request: Request, first: Holder, wanted: ClaimOn) -> Handled:
-        """The same purchase again answers what the first did, whatever its key; another one is refused.
-
-        The new key is kept with the answer, so that it cannot be used for anything else.
+        Where it was found by its order, its new key is kept with that answer, and cannot be used for anything else.
         """
-        if first.digest not in (wanted.digest, *wanted.also) or first.answered_under is None:
-            raise Rejected("order_reference_used", transaction_id=transaction_id(first.stream, first.version))
-        merchant = request.caller.merchant_id
-        stored = await self.log.claim(merchant, "idempotency", first.answered_under)
-        assert stored is not None, "an answer is kept for good"
-        handled = await self._first_answer(holder_of(stored), first.answered_under)
-        if request.key is not None:
-            pointer = msgspec.structs.replace(first, digest=request.digest)
-            claim = Claim(merchant, "idempotency", request.name, value_of(pointer))
-            await self.log.append(Append(merchant=merchant, claims=(claim,)))
-        return handled
+        earlier = await self.replays.earlier(request, view)
+        if earlier is None:
+            return None
+        if earlier.order is not None and request.key is not None:
+            pointer = value_of(msgspec.structs.replace(earlier.order, digest=request.digest))
+            claim = Claim(request.caller.merchant_id, "idempotency", request.name, pointer)
+            await self.log.append(Append(merchant=request.caller.merchant_id, claims=(claim,)))
+        return earlier.handled
 
     async def _taken(self, request: Request, view: View, claim: Claim) -> Handled | None:
         """What a later comer is told; None where looking again with fresh eyes settles it."""

@@ -284,7 +284,7 @@ class Importer:
         """Imports what the ledger does not have yet, or only finds out what would come of it."""
         bad = [line for line in chunk if isinstance(line, BadLine)]
         good = [line for line in chunk if isinstance(line, CardLine)]
-        used = await self._ledger.used_keys([line.key for line in good], self._caller)
+        used = await self._ledger.replays.used_keys([line.key for line in good], self._caller)
         new = [line for line in good if line.key not in used]
         for line in good:
             if line.key in used and used[line.key] == self._ledger.digest(line.command, self._caller):
@@ -312,7 +312,7 @@ class Importer:
         self.summary.onto_known_cards += not result.created
 
     async def _rehearsed(self, lines: list[CardLine]) -> list[Result | Rejected]:
-        return await self._ledger.rehearse([line.command for line in lines], self._caller)
+        return await self._ledger.previews.rehearse([line.command for line in lines], self._caller)
 
     async def _recorded(self, lines: list[CardLine]) -> list[Result | Rejected | None]:
         async with asyncio.TaskGroup() as group:

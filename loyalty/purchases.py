@@ -147,7 +147,7 @@ class Importer:
 
     async def take(self, chunk: list[Purchase]) -> None:
         """Enrols and earns what the ledger does not have yet."""
-        known = await self._ledger.used_keys([purchase.key for purchase in chunk], self._caller)
+        known = await self._ledger.replays.used_keys([purchase.key for purchase in chunk], self._caller)
         new = [purchase for purchase in chunk if purchase.key not in known]
         self.summary.known += len(known)
         first = {

@@ -10,9 +10,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from ledger.entry import Result
+from ledger.entry import Handled, Result
 from ledger.errors import Rejected
-from ledger.handle import Handled
 from tests.running import open_ledger
 from tests.shop import SettableClock, Shop, open_shop
 

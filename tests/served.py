@@ -23,7 +23,7 @@ from api.parts import Parts
 from api.tokens import Identity
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.commands import Command, OpenAccount
-from ledger.handle import Handled
+from ledger.entry import Handled
 from ledger.settings import Settings
 from loyalty.cli import environment_of
 from loyalty.embedded import Servers

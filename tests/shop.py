@@ -22,7 +22,8 @@ from ledger.commands import (
     WhichCard,
 )
 from ledger.entropy import SystemEntropy
-from ledger.handle import Handled, Ledger
+from ledger.entry import Handled
+from ledger.handle import Ledger
 from ledger.merchant import MerchantSettings
 from ledger.program import Branding, ExpiryPolicy, ProgramType, Reward, Rules
 from ledger.secrecy import Secrecy, key_digest

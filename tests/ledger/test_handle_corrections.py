@@ -33,9 +33,8 @@ from ledger.card import (
     TransactionReversed,
 )
 from ledger.commands import CreatePin, EnrolCard, ImportCard, MergeCards, OnCard, OnMerchant, StaffEntry, WhichCard
-from ledger.entry import Result
+from ledger.entry import Handled, Result
 from ledger.errors import Unavailable
-from ledger.handle import Handled
 from ledger.merchant import ChangeSettings, MerchantSettings, StaffPinPolicy
 from ledger.program import ExpiryPolicy
 from ledger.staff_pin import StaffRole
@@ -653,7 +652,7 @@ async def test_a_preview_is_what_the_command_then_comes_to_and_writes_nothing(da
         for each in (rule, ExpirePoints()):
             before = await contents(database_url)
             request = OnCard(which=WhichCard(card_id=enrolled.id), staff=StaffEntry(staff_pin=WRONG_PIN), command=each)
-            foretold = await there.ledger.preview(request, there.till, balances)
+            foretold = await there.ledger.previews.foretell(request, there.till, balances)
             assert await contents(database_url) == before
             came_to = await here.ask(enrolled, each, answer=balances)
             assert foretold.answer == came_to.answer

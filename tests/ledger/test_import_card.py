@@ -9,9 +9,8 @@ import pytest
 
 from ledger import card, program
 from ledger.commands import ImportCard, OnProgram
-from ledger.entry import Result
+from ledger.entry import Handled, Result
 from ledger.errors import Rejected
-from ledger.handle import Handled
 from ledger.program import ExpiryPolicy, ProgramType
 from tests.running import open_ledger, running
 from tests.shop import NOON, SettableClock, Shop, open_shop
@@ -125,7 +124,7 @@ async def test_names_of_others_are_refused_and_ones_own_are_welcome_again(databa
 async def told_alike(shop: Shop, *commands: ImportCard) -> list[str | bool]:
     """What a rehearsal says, which writes nothing and must be what then happens."""
     head = await shop.ledger.log.head()
-    rehearsed = [outcome_of(each) for each in await shop.ledger.rehearse(commands, shop.till)]
+    rehearsed = [outcome_of(each) for each in await shop.ledger.previews.rehearse(commands, shop.till)]
     assert await shop.ledger.log.head() == head
     happened: list[str | bool] = []
     for command in commands:
@@ -188,7 +187,7 @@ async def test_rehearsing_nothing_is_nothing(database_url: str) -> None:
 async def test_keys_tell_what_they_were_used_for(database_url: str) -> None:
     async with a_shop(database_url) as shop:
         await bring(shop, brought(), key="one")
-        used = await shop.ledger.used_keys(["one", "two"], shop.till)
+        used = await shop.ledger.replays.used_keys(["one", "two"], shop.till)
         assert used == {"one": shop.ledger.digest(brought(), shop.till)}
         assert used["one"] != shop.ledger.digest(brought(points=1), shop.till)
-        assert await shop.ledger.used_keys(["one"], shop.merchant) == {}
+        assert await shop.ledger.replays.used_keys(["one"], shop.merchant) == {}

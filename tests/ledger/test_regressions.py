@@ -28,8 +28,8 @@ from ledger.commands import (
     VerifyPin,
     WhichCard,
 )
+from ledger.entry import Handled
 from ledger.errors import Unavailable
-from ledger.handle import Handled
 from ledger.program import ChangeProgram, ExpiryPolicy
 from ledger.secrecy import BCRYPT_WAITING_MAX
 from ledger.staff_pin import StaffRole
