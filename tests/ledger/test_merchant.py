@@ -64,6 +64,7 @@ def test_the_settings_begin_with_the_products_defaults() -> None:
         "allow_cross_store_redemption": True,
         "require_order_reference": False,
         "log_ip_addresses": False,
+        "reversals_need_manager": False,
     }
     assert PLAIN.lock_rule == LockRule(failed_attempts_max=5, lockout_minutes=30)
 
