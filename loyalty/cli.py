@@ -276,6 +276,7 @@ def expire(day: datetime | None, dry_run: bool) -> None:
 @main.group("import")
 def import_() -> None:
     """Bring in what happened before."""
+    collect_less()
 
 
 @import_.command("purchases")

@@ -19,8 +19,6 @@ from ledger.view import holder_of
 T = TypeVar("T")
 
 FIRST_YEAR = 1900
-CHUNK_LINES = 64
-"""As many as the log writes at once: of more, the last would wait too long for the first where the machine is busy."""
 
 
 async def store_by_code(ledger: Ledger, code: str) -> tuple[UUID, Store]:
@@ -39,9 +37,9 @@ def operator_at(merchant_id: UUID, store: Store) -> Caller:
 
 
 async def take_in_chunks(
-    title: str, total: int, items: Iterator[T], take: Callable[[list[T]], Awaitable[None]]
+    title: str, total: int, items: Iterator[T], at_once: int, take: Callable[[list[T]], Awaitable[None]]
 ) -> None:
-    """Takes items, a chunk at once; raises Unavailable where the log stops answering.
+    """Takes items, so many at once; raises Unavailable where the log stops answering.
 
     `total` may be an estimate that is too high.
     """
@@ -49,7 +47,7 @@ async def take_in_chunks(
     # What is said of bad lines goes above the bar, but only where both are on the same screen.
     with Progress(*columns, redirect_stderr=sys.stderr.isatty()) as progress:
         task = progress.add_task(title, total=total)
-        while chunk := list(islice(items, CHUNK_LINES)):
+        while chunk := list(islice(items, at_once)):
             try:
                 await take(chunk)
             except ExceptionGroup as group:

@@ -24,6 +24,7 @@ from loyalty.importing import FIRST_YEAR, operator_at, store_by_code, take_in_ch
 
 COLUMNS = ["customer_id", "date", "items", "amount_cents"]
 BAD_LINES_SHOWN = 20
+LINES_AT_ONCE = 256
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 AMOUNT = re.compile(r"[0-9]{1,9}")
 NOON = time(12)
@@ -130,7 +131,7 @@ async def import_purchases(ledger: Ledger, path: Path, store_code: str) -> Summa
     zone = ZoneInfo(store.time_zone)
     total = refuse_bad_lines(path, ledger.clock.now().astimezone(zone).date())
     importer = Importer(ledger, operator_at(merchant_id, store), zone)
-    await take_in_chunks(f"Importing {path.name}", total, purchases_in(path, store.id), importer.take)
+    await take_in_chunks(f"Importing {path.name}", total, purchases_in(path, store.id), LINES_AT_ONCE, importer.take)
     return importer.summary
 
 
