@@ -104,6 +104,9 @@ KINDS: dict[str, Kind] = {
         409, "Receipt used", "transaction_id names the purchase that this order reference earned with."
     ),
     "expired_already": Kind(400, "Expired already", "Those points would have expired before they arrive."),
+    "expiry_date_not_used": Kind(
+        400, "Points have no such date here", "The program's points do not end by a date of their own; leave it out."
+    ),
     "card_number_taken": Kind(409, "Card number taken", "Another card has this number."),
     "qr_code_taken": Kind(409, "QR code taken", "Another card has this QR code."),
     # Corrections.

@@ -4,8 +4,9 @@ What expires on a day of its own is a lot of its own. Points without such a day 
 they join one lot, and a card that is used for years stays as small as on its first day.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from uuid import UUID
 
 import msgspec
@@ -80,12 +81,17 @@ def with_parts(lots: tuple[Lot, ...], parts: Iterable[LotPart], otherwise: datet
     return lots
 
 
-def without(lots: tuple[Lot, ...], parts: Iterable[LotPart]) -> tuple[Lot, ...]:
+def without(lots: tuple[Lot, ...], parts: Sequence[LotPart]) -> tuple[Lot, ...]:
     """The lots after those parts were taken; an empty lot is no lot."""
+    # Mostly the oldest lots go as a whole. Then a card of thousands of lots loses them one after the other in no time.
+    pairs = zip(lots, parts, strict=False)
+    whole = sum(1 for _ in takewhile(lambda pair: part_of(pair[0], pair[0].points) == pair[1], pairs))
     taken: dict[LotName, int] = {}
-    for part in parts:
+    for part in parts[whole:]:
         taken[part.name] = taken.get(part.name, 0) + part.points
-    left = (msgspec.structs.replace(lot, points=lot.points - taken.get(lot.name, 0)) for lot in lots)
+    if not taken:
+        return lots[whole:]
+    left = (msgspec.structs.replace(lot, points=lot.points - taken.get(lot.name, 0)) for lot in lots[whole:])
     return tuple(lot for lot in left if lot.points)
 
 

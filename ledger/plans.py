@@ -254,9 +254,6 @@ class Planner:
             created=True,
         )
 
-    def _blind(self, view: View, kind: str, text: str) -> str:
-        return self._secrecy.blind(kind, view.caller.merchant_id, text)
-
 
 def terminal_key(terminal_id: UUID, secret: str) -> str:
     """A terminal's key as its user holds it; the prefix names the terminal."""

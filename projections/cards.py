@@ -60,9 +60,9 @@ async def page(
     found = await log.first_events(merchant, topic, before, limit + 1, newest_first=True)
     shown_cards = []
     followed = await current_program(log, program) if found else None
+    states = {loaded.stream: loaded for loaded in await log.load_many(CARD, [stream for _, stream in found[:limit]])}
     for _, stream in found[:limit]:
-        loaded = await log.load(CARD, stream, fresh=True)
-        assert loaded is not None, "a stream with a first event has a state"
+        loaded = states[stream]
         assert followed is not None, "cards are enrolled under a program"
         shown_cards.append(shown(loaded.state, followed, now))
     return shown_cards, found[limit - 1][0] if len(found) > limit else None

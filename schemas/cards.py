@@ -5,7 +5,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from schemas.kinds import PRINTABLE, CardNumber, Email, Instant, Locale, Name, Phone, QrCode, Reference, ShortText
+from schemas.kinds import CardNumber, Email, Instant, Locale, Name, Phone, QrCode, Reference, Why
 
 
 class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -21,7 +21,7 @@ class EnrolRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class ReasonRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Why; it is kept sealed under the customer's key."""
 
-    reason: ShortText | None = None
+    reason: Why | None = None
 
 
 class AdjustRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,7 +29,7 @@ class AdjustRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     points: Annotated[int, Meta(ge=-1_000_000_000, le=1_000_000_000)] = 0
     stamps: Annotated[int, Meta(ge=-1_000, le=1_000)] = 0
-    reason: Annotated[str, Meta(min_length=1, max_length=200, pattern=PRINTABLE)]
+    reason: Why
 
 
 class AdjustAnswer(Struct, frozen=True, kw_only=True):

@@ -19,5 +19,6 @@ Cents = Annotated[int, Meta(ge=0, le=100_000_000, description="An amount in cent
 Color = Annotated[str, Meta(pattern=r"^#[0-9a-fA-F]{6}\Z", description="#rrggbb")]
 Url = Annotated[str, Meta(max_length=500, pattern=r"^https://[^\s\x00-\x1f\x7f]+\Z")]
 Text = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*\Z")]
+Why = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*\Z")]
 ShortText = Annotated[str, Meta(max_length=200, pattern=PRINTABLE)]
 Instant = Annotated[datetime, Meta(tz=True)]

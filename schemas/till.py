@@ -5,7 +5,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from schemas.cards import Card
-from schemas.kinds import CardNumber, Cents, Instant, Pin, QrCode, Reference, ShortText
+from schemas.kinds import CardNumber, Cents, Instant, Pin, QrCode, Reference, Why
 
 
 class StampRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,7 +47,7 @@ class ReverseRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     purchase_amount_cents: Cents | None = None
     allow_negative_balance: bool = False
-    reason: ShortText | None = None
+    reason: Why | None = None
     staff_pin: Pin | None = None
     staff_id: UUID | None = None
 

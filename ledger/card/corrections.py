@@ -16,6 +16,7 @@ from ledger.card.stamps import refuse_without_stamps
 from ledger.card.state import Card, CardStatus
 from ledger.errors import Rejected
 from ledger.lots import LotPart, all_parts, joined_lot, lot_expiry, oldest_parts, with_parts
+from ledger.program import ExpiryPolicy
 
 POINTS_MAX = 1_000_000_000
 STAMPS_MAX = 1_000
@@ -61,6 +62,9 @@ def balance_imported(card: Card | None, command: ImportBalance, facts: Facts) ->
         refuse_without_points(rules)
     if command.stamps:
         refuse_without_stamps(rules)
+    by_date = rules.expiry_policy is ExpiryPolicy.EARNED and rules.points_expiration_days is not None
+    if command.points and command.expires_at is not None and not by_date:
+        raise Rejected("expiry_date_not_used")
     expires_at = (command.expires_at or lot_expiry(rules, facts.now)) if command.points else None
     if expires_at is not None and expires_at <= facts.now:
         raise Rejected("expired_already")

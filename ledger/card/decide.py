@@ -66,11 +66,11 @@ def decide(card: Card | None, command: Command, facts: Facts) -> list[Event]:
 
 def after_expiry(card: Card, events: Sequence[Event]) -> Card:
     """The card without what those events say has expired."""
-    for event in events:
-        if isinstance(event, PointsExpired):
-            lots = without(card.lots, event.lots)
-            card = msgspec.structs.replace(card, points_balance=event.points_balance, lots=lots)
-    return card
+    expired = [event for event in events if isinstance(event, PointsExpired)]
+    if not expired:
+        return card
+    lots = without(card.lots, [part for event in expired for part in event.lots])
+    return msgspec.structs.replace(card, points_balance=expired[-1].points_balance, lots=lots)
 
 
 def with_expiries(facts: Facts, card: Card, events: Sequence[PointsExpired]) -> Facts:

@@ -14,6 +14,8 @@ from ledger.card.state import Card
 from ledger.lots import Lot, all_parts, without
 from ledger.program import ExpiryPeriod, ExpiryPolicy, Program
 
+NOTICE = timedelta(days=1)
+
 
 class NextExpiry(msgspec.Struct, gc=False, frozen=True):
     """What the next expiry would take, and when, if nothing happened before it."""
@@ -25,16 +27,19 @@ class NextExpiry(msgspec.Struct, gc=False, frozen=True):
 def due_lots(card: Card, program: Program) -> list[tuple[datetime, list[Lot]]]:
     """Which lots end when, soonest first, if nothing happened any more.
 
-    Each period of the program's expiry ends what is due in it. What was due before it, and did not end by the rules of
-    that time, ends with its beginning and not earlier.
+    Each period of the program's expiry ends what is due in it. What would have been due before, and did not end by the
+    rules of that time, ends a day after the period began: so long a slip can be put right before anybody loses points.
     """
     due: dict[datetime, list[Lot]] = {}
     untils = [*(period.since for period in program.expiry_periods[1:]), None]
     for lot in card.lots:
         for period, until in zip(program.expiry_periods, untils, strict=True):
             end = end_of(lot, card, period)
-            if end is not None and (until is None or max(end, period.since) < until):
-                due.setdefault(max(end, period.since), []).append(lot)
+            if end is None:
+                continue
+            end = max(end, period.since + NOTICE)
+            if until is None or end < until:
+                due.setdefault(end, []).append(lot)
                 break
     return sorted(due.items(), key=lambda each: each[0])
 

@@ -176,7 +176,7 @@ def test_whoever_has_a_card_enrols_with_no_balance_again() -> None:
 def test_points_brought_along_end_when_the_other_system_says() -> None:
     after = (
         a_card(earned(30, 30))
-        .when(bring(50, expires_at=IN_TEN_DAYS), facts())
+        .when(bring(50, expires_at=IN_TEN_DAYS), facts(**DATED))
         .then(imported(80, points=50, expires_at=IN_TEN_DAYS))
     )
     assert after.state.lots == (Lot(2, 30, NOON, None), Lot(3, 50, NOON, IN_TEN_DAYS))
@@ -190,12 +190,17 @@ def test_points_brought_along_without_an_end_end_as_earned_ones_do() -> None:
 
 @pytest.mark.parametrize("end", [NOON, NOON - SECOND])
 def test_points_that_have_ended_cannot_be_brought_along(end: datetime) -> None:
-    a_card().when(bring(50, expires_at=end), facts()).refused("expired_already")
-    given(card).when(replace(ENROL, brings=bring(50, expires_at=end)), facts()).refused("expired_already")
+    a_card().when(bring(50, expires_at=end), facts(**DATED)).refused("expired_already")
+    given(card).when(replace(ENROL, brings=bring(50, expires_at=end)), facts(**DATED)).refused("expired_already")
 
 
 def test_points_that_end_in_a_second_can_be_brought_along() -> None:
-    assert a_card().when(bring(50, expires_at=NOON + SECOND), facts()).refusal is None
+    assert a_card().when(bring(50, expires_at=NOON + SECOND), facts(**DATED)).refusal is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"points_expiration_days": 10}], ids=["never", "inactivity"])
+def test_a_date_that_would_end_nothing_is_refused(changes: dict[str, Any]) -> None:
+    a_card().when(bring(50, expires_at=IN_TEN_DAYS), facts(**changes)).refused("expiry_date_not_used")
 
 
 @pytest.mark.parametrize("points", [-1, POINTS_MOST + 1])

@@ -8,6 +8,7 @@ import pytest
 
 from ledger import card
 from ledger.commands import OnCard, OnProgram, WhichCard
+from ledger.errors import Unavailable
 from ledger.handle import Ledger
 from ledger.program import ChangeProgram, ExpiryPolicy
 from ledger.store.log import SNAPSHOT_EVERY_EVENTS
@@ -98,6 +99,53 @@ async def test_points_that_ended_are_on_no_card_even_before_a_run_takes_them(dat
 
 
 @running
+async def test_a_card_that_fails_holds_up_no_other(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SettableClock()
+    async with open_ledger(database_url, clock) as ledger:
+        shop = await open_shop(ledger, clock, **IDLE)
+        cards = await trade(shop, clock, cards=5)
+        clock.time = NOON + 90 * DAY
+        handle = ledger.handle
+
+        async def failing(command: Any, *given: Any, **more: Any) -> Any:
+            if command.which.card_id == cards[0].id:
+                raise Unavailable("it takes too long")
+            return await handle(command, *given, **more)
+
+        monkeypatch.setattr(ledger, "handle", failing)
+        assert await expire_points(ledger, clock.time) == Expired(looked_at=5, cards=4, points=1200, failed=1)
+        monkeypatch.setattr(ledger, "handle", handle)
+        assert (await expire_points(ledger, clock.time)).cards == 1
+
+
+@running
+async def test_a_run_without_a_log_says_so(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unavailable(*_: Any, **__: Any) -> Any:
+        raise Unavailable("the log cannot be reached")
+
+    clock = SettableClock()
+    async with open_ledger(database_url, clock) as ledger:
+        shop = await open_shop(ledger, clock, **IDLE)
+        await trade(shop, clock)
+        clock.time = NOON + 90 * DAY
+        monkeypatch.setattr(ledger, "handle", unavailable)
+        with pytest.raises(Unavailable):
+            await expire_points(ledger, clock.time)
+
+
+@running
+async def test_what_was_due_before_expiry_was_switched_off_is_recorded_all_the_same(database_url: str) -> None:
+    clock = SettableClock()
+    async with open_ledger(database_url, clock) as ledger:
+        shop = await open_shop(ledger, clock, **IDLE)
+        cards = await trade(shop, clock)
+        clock.time = NOON + 90 * DAY
+        await shop.send(OnProgram(ChangeProgram({"points_expiration_days": None})), shop.merchant)
+        assert (await expire_points(ledger, clock.time)).cards == 3
+        assert [len(each) for each in await expiries(shop, cards)] == [1] * 3
+
+
+@running
 async def test_two_runs_at_once_on_two_servers_expire_everything_once(database_url: str) -> None:
     clock = SettableClock()
     async with open_ledger(database_url, clock) as here, open_ledger(database_url, clock) as there:
@@ -178,7 +226,8 @@ async def test_only_programs_with_an_expiry_are_looked_at_and_each_by_its_own_ru
         )
         assert told == [3]
         await never.send(OnProgram(ChangeProgram({"points_expiration_days": 30})), never.merchant)
-        assert await expire_points(ledger, clock.time + 29 * DAY) == Expired(6, 3, 900)
+        assert (await expire_points(ledger, clock.time + DAY - timedelta(seconds=1))).cards == 0
+        assert await expire_points(ledger, clock.time + DAY) == Expired(6, 3, 900)
 
 
 @running
