@@ -1,10 +1,9 @@
 """Reads the records of a CSV or JSON Lines file one by one; what is no record is told apart and passed over.
 
-No file is read whole, whatever is in it: lines and records are bounded.
+A record is a line. No file is read whole, whatever is in it: lines are bounded.
 """
 
 import csv
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import IO, Any, NamedTuple
 import click
 import msgspec
 
-RECORD_CHARACTERS_MAX = 16_384
+LINE_CHARACTERS_MAX = 16_384
 BLOCK_BYTES = 1_048_576
 SHOWN_CHARACTERS_MAX = 40
 BROKEN_QUOTES = "A quotation mark is missing, or stands where none may."
 NOT_UTF8 = "This is not text in UTF-8."
-TOO_LONG = f"A line has at most {RECORD_CHARACTERS_MAX} characters."
+TOO_LONG = f"A line has at most {LINE_CHARACTERS_MAX} characters."
 
 
 class Format(StrEnum):
@@ -32,7 +31,7 @@ ENDINGS = {".csv": Format.CSV, ".jsonl": Format.JSON_LINES, ".ndjson": Format.JS
 
 
 class Record(NamedTuple):
-    """What a record says, and the number of the line where it begins."""
+    """What a record says, and the number of its line."""
 
     line: int
     values: dict[str, Any]
@@ -76,11 +75,10 @@ def records_in(path: Path, file_format: Format, columns: Sequence[str]) -> Itera
         first = next(lines, None)
         delimiter = ";" if isinstance(first, Line) and ";" in first.text else ","
         header = header_of(first, delimiter, columns)
-        for found in csv_rows(lines, delimiter):
-            if isinstance(found, BadLine):
+        for line in lines:
+            found = line if isinstance(line, BadLine) else csv_record(line, delimiter, header)
+            if found is not None:
                 yield found
-            elif any(cell.strip() for cell in found[1]):
-                yield as_record(header, *found)
 
 
 def count_lines(path: Path) -> int:
@@ -95,10 +93,10 @@ def count_lines(path: Path) -> int:
 def lines_of(file: IO[str]) -> Iterator[Line | BadLine]:
     """The lines of a file with their numbers, whatever ends them."""
     number = 0
-    while text := file.readline(RECORD_CHARACTERS_MAX + 1):
+    while text := file.readline(LINE_CHARACTERS_MAX + 1):
         number += 1
-        if len(text) > RECORD_CHARACTERS_MAX and not text.endswith("\n"):
-            while (more := file.readline(RECORD_CHARACTERS_MAX)) and not more.endswith("\n"):
+        if len(text) > LINE_CHARACTERS_MAX and not text.endswith("\n"):
+            while (more := file.readline(LINE_CHARACTERS_MAX)) and not more.endswith("\n"):
                 pass
             yield BadLine(number, "", "line_too_long", TOO_LONG)
         elif "\0" in text:
@@ -131,14 +129,16 @@ def header_of(first: Line | BadLine | None, delimiter: str, columns: Sequence[st
     """The names in the first line; raises ClickException unless all are known, and the first known one is there."""
     if first is None:
         raise click.ClickException("Nothing was imported: the file is empty, without even a line of column names.")
-    found = first if isinstance(first, BadLine) else next(csv_rows(iter([first]), delimiter))
+    found = first if isinstance(first, BadLine) else cells_of(first, delimiter)
     if isinstance(found, BadLine):
         raise click.ClickException(f"Nothing was imported. The first line must name the columns. {found.reason}")
-    header = [name.strip() for name in found[1]]
-    unknown = [shown(name) for name in header if name not in columns]
+    header = [name.strip() for name in found]
+    unknown = sum(name not in columns for name in header)
     if unknown:
+        # They are not shown: where the line of names is missing, they are somebody's name and number.
         raise click.ClickException(
-            f"Nothing was imported. Unknown columns: {', '.join(unknown)}. Known are {', '.join(columns)}."
+            "Nothing was imported. The first line must name the columns."
+            f" It has {unknown} unknown of {len(header)}; known are {', '.join(columns)}."
         )
     if len(set(header)) < len(header):
         raise click.ClickException("Nothing was imported. The first line names a column twice.")
@@ -147,47 +147,25 @@ def header_of(first: Line | BadLine | None, delimiter: str, columns: Sequence[st
     return header
 
 
-def csv_rows(lines: Iterable[Line | BadLine], delimiter: str) -> Iterator[tuple[int, list[str]] | BadLine]:
-    """The rows with the numbers of the lines where they begin.
-
-    A quoted cell may go over several lines. Where one is never closed, only the line that opens it is bad: those
-    after it are looked at again.
-    """
-    following = iter(lines)
-    again: deque[Line | BadLine] = deque()
-    while (first := again.popleft() if again else next(following, None)) is not None:
-        if isinstance(first, BadLine):
-            yield first
-            continue
-        used: list[Line | BadLine] = []
-        try:
-            row = next(csv.reader(quoted_lines(first, again, following, used), delimiter=delimiter, strict=True))
-        except csv.Error:
-            again.extendleft(reversed(used))
-            yield BadLine(first.number, "", "invalid_csv", BROKEN_QUOTES)
-        else:
-            yield first.number, row
+def cells_of(line: Line, delimiter: str) -> list[str] | BadLine:
+    """A line's cells. None goes on in the next line, so that a missing quotation mark spoils its own line only."""
+    try:
+        return next(csv.reader([line.text], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return BadLine(line.number, "", "invalid_csv", BROKEN_QUOTES)
 
 
-def quoted_lines(
-    first: Line, again: deque[Line | BadLine], following: Iterator[Line | BadLine], used: list[Line | BadLine]
-) -> Iterator[str]:
-    """A line and, as far as they are asked for, those after it, which are noted in `used`."""
-    yield first.text
-    length = len(first.text)
-    while (line := again.popleft() if again else next(following, None)) is not None:
-        used.append(line)
-        length += len(line.text) if isinstance(line, Line) else 0
-        if isinstance(line, BadLine) or length > RECORD_CHARACTERS_MAX:
-            return
-        yield line.text
-
-
-def as_record(header: Sequence[str], line: int, row: Sequence[str]) -> Record | BadLine:
-    """A row's cells under their names; an empty one says nothing."""
-    if len(row) != len(header):
-        return BadLine(line, "", "wrong_columns", f"There are {len(row)} columns instead of {len(header)}.")
-    return Record(line, {name: cell for name, cell in zip(header, row, strict=True) if cell})
+def csv_record(line: Line, delimiter: str, header: Sequence[str]) -> Record | BadLine | None:
+    """A line's cells under their names, where an empty one says nothing; None for a blank line."""
+    cells = cells_of(line, delimiter)
+    if isinstance(cells, BadLine):
+        return cells
+    if not any(cell.strip() for cell in cells):
+        return None
+    if len(cells) != len(header):
+        reason = f"There are {len(cells)} columns instead of {len(header)}."
+        return BadLine(line.number, "", "wrong_columns", reason)
+    return Record(line.number, {name: cell for name, cell in zip(header, cells, strict=True) if cell})
 
 
 # ---- JSON Lines -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """How files of records are read: whatever is in them, line by line, with the good told from the bad."""
 
 import contextlib
+import tempfile
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -10,17 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loyalty.records import (
-    RECORD_CHARACTERS_MAX,
-    BadLine,
-    Format,
-    Line,
-    Record,
-    count_lines,
-    csv_rows,
-    format_of,
-    records_in,
-)
+from loyalty.records import LINE_CHARACTERS_MAX, BadLine, Format, Record, count_lines, format_of, records_in
 
 COLUMNS = ["name", "town"]
 ANN, BOB = Record(2, {"name": "Ann", "town": "Wiltz"}), Record(3, {"name": "Bob", "town": "Mersch"})
@@ -84,8 +75,8 @@ def test_what_is_no_json_object_is_a_bad_line(tmp_path: Path, line: bytes) -> No
         (b"M\xfcller,Wiltz", "not_utf8"),
         (b"\xed\xa0\x80,Wiltz", "not_utf8"),
         (b"Ann\0,Wiltz", "nul_byte"),
-        (b"x" * (RECORD_CHARACTERS_MAX + 1), "line_too_long"),
-        (b"x" * (3 * RECORD_CHARACTERS_MAX), "line_too_long"),
+        (b"x" * (LINE_CHARACTERS_MAX + 1), "line_too_long"),
+        (b"x" * (3 * LINE_CHARACTERS_MAX), "line_too_long"),
     ],
     ids=["Latin-1", "half a character", "a NUL byte", "just too long", "far too long"],
 )
@@ -97,9 +88,12 @@ def test_a_line_that_is_no_text_does_not_end_the_file(tmp_path: Path, name: str,
     assert told(found)[-2:] == [(2, code), (3, "Bob")]
 
 
-def test_a_row_over_several_lines_has_the_number_of_its_first(tmp_path: Path) -> None:
-    content = b'name,town\n"Ann\nMarie",Wiltz\n"Bob\n\n",Mersch,x\nCleo,\n'
-    assert told(read(tmp_path, content)) == [(2, "Ann\nMarie"), (4, "wrong_columns"), (7, "Cleo")]
+def test_a_quotation_that_is_closed_in_a_later_line_swallows_none_between(tmp_path: Path) -> None:
+    content = b'name,town\n"Ann,Wiltz\nBob,Mersch\nCleo,Wiltz"\n"Dora\nMarie",Mersch\n'
+    assert told(read(tmp_path, content)) == [
+        *((2, "invalid_csv"), (3, "Bob"), (4, "Cleo")),
+        *((5, "invalid_csv"), (6, 'Marie"')),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,12 +116,14 @@ def test_a_quotation_ends_at_a_line_that_is_no_text(tmp_path: Path) -> None:
     assert told(read(tmp_path, content)) == [(2, "invalid_csv"), (3, "not_utf8"), (4, "invalid_csv"), (5, "Dora")]
 
 
-@given(st.lists(st.text(alphabet='a,"\n ', max_size=8), max_size=12))
-def test_every_line_is_accounted_for_in_order(texts: list[str]) -> None:
-    lines = [Line(number, f"{text}\n") for number, text in enumerate("\n".join(texts).split("\n"), start=1)]
-    found = [each.line if isinstance(each, BadLine) else each[0] for each in csv_rows(lines, ",")]
-    assert found == sorted(set(found))
-    assert found[0] == 1
+@given(st.lists(st.text(alphabet='a,"; ', max_size=8), max_size=12))
+def test_every_line_that_is_not_blank_is_told_by_itself(texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        alone = [read(Path(folder), f"name,town\n{text}".encode()) for text in texts]
+        together = read(Path(folder), "\n".join(["name,town", *texts]).encode())
+    wanted = [one._replace(line=number) for number, found in enumerate(alone, start=2) for one in found]
+    assert together == wanted
+    assert all(found for found, text in zip(alone, texts, strict=True) if text.strip('," '))
 
 
 @pytest.mark.parametrize(
