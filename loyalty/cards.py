@@ -26,6 +26,7 @@ from ledger.commands import ImportCard
 from ledger.entry import Result
 from ledger.errors import Rejected
 from ledger.handle import Ledger
+from ledger.lots import LotName
 from loyalty.importing import FIRST_YEAR, operator_at, store_by_code, take_in_chunks
 from loyalty.records import BadLine, Format, Record, count_lines, records_in, shown
 from schemas.kinds import PRINTABLE, CardNumber, Email, Instant, Locale, Name, Phone, Reference
@@ -83,6 +84,7 @@ AT_FAULT = {
     "points_not_offered": "points",
     "stamps_not_offered": "stamps",
     "expired_already": "points_expire_at",
+    "expiry_date_not_used": "points_expire_at",
     "card_not_active": "customer_id",
 }
 OTHER_VALUES = "This customer came from this source before, with other values."
@@ -102,6 +104,7 @@ class Summary:
 
     imported: int = 0
     points: int = 0
+    ended: int = 0
     stamps: int = 0
     onto_known_cards: int = 0
     known: int = 0
@@ -207,20 +210,19 @@ class NamesSoFar:
         self._database.close()
 
     def take(self, line: CardLine) -> BadLine | None:
-        """Notes the names in a line; what is wrong with it if an earlier one had one of them."""
-        for kind in NAMES:
-            name = getattr(line.command, kind)
-            first = self._first_line(kind, name, line.line) if name is not None else line.line
-            if first != line.line:
-                return BadLine(line.line, kind, "repeated", f"Line {first} has the same.")
+        """Notes the names in a line; or, noting none, what is wrong with it if an earlier one had one of them."""
+        names = {kind: name for kind in NAMES if (name := getattr(line.command, kind)) is not None}
+        digests = {kind: self._digest(kind, name) for kind, name in names.items()}
+        for kind, digest in digests.items():
+            first = self._database.execute("SELECT line FROM names WHERE digest = ?", (digest,)).fetchone()
+            if first is not None:
+                return BadLine(line.line, kind, "repeated", f"Line {first[0]} has the same.")
+        noted = [(digest, line.line) for digest in digests.values()]
+        self._database.executemany("INSERT INTO names VALUES (?, ?)", noted)
         return None
 
-    def _first_line(self, kind: str, name: str, line: int) -> int:
-        digest = hashlib.blake2b(f"{kind} {name}".encode(), digest_size=DIGEST_BYTES, key=self._key).digest()
-        added = self._database.execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (digest, line)).rowcount
-        if added:
-            return line
-        return int(self._database.execute("SELECT line FROM names WHERE digest = ?", (digest,)).fetchone()[0])
+    def _digest(self, kind: str, name: str) -> bytes:
+        return hashlib.blake2b(f"{kind} {name}".encode(), digest_size=DIGEST_BYTES, key=self._key).digest()
 
 
 # ---- reports --------------------------------------------------------------------------------------------------
@@ -310,6 +312,7 @@ class Importer:
             return
         self.summary.imported += 1
         self.summary.points += command.points
+        self.summary.ended += ended_of(result, self._ledger.clock.now())
         self.summary.stamps += command.stamps
         self.summary.onto_known_cards += not result.created
 
@@ -332,6 +335,21 @@ class Importer:
             self._ledger.log.forget([state.id, state.customer])
             self._ledger.log.keyring.forget(state.customer)
         return handled.result
+
+
+def ended_of(result: Result, now: datetime) -> int:
+    """How many of the points that an import brought the program's expiry had ended before they came."""
+    ((version, event),) = (made for made in result.events if isinstance(made[1], card.BalanceImported))
+    before = result.main.state
+    after = card.standing(before, result.facts.program, now)
+    # What a card had here may have ended as well, and is not what the file brought.
+    lot = event.joins or LotName(version)
+    return int(min(event.points, points_in(before, lot) - points_in(after, lot)))
+
+
+def points_in(holder: card.Card, lot: LotName) -> int:
+    """What a card has in a lot."""
+    return sum(each.points for each in holder.lots if each.name == lot)
 
 
 def refused(line: int, refusal: Rejected) -> BadLine:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from ledger.commands import ImportCard, OnProgram
 from ledger.entry import Handled, Result
 from ledger.errors import Rejected
 from ledger.program import ExpiryPolicy, ProgramType
+from ledger.store.names import MERCHANT
+from loyalty.cards import Summary, import_cards
+from loyalty.records import Format
 from tests.running import open_ledger, running
 from tests.shop import NOON, SettableClock, Shop, open_shop
 
@@ -19,6 +23,7 @@ NUMBER, OTHER_NUMBER = "123456789015", "123456789023"
 TOKEN = "a token of the old system"
 LONG_AGO = NOON - timedelta(days=400)
 ONE_DAY = timedelta(days=1)
+BY_DATE: dict[str, Any] = {"expiry_policy": ExpiryPolicy.EARNED, "points_expiration_days": 365}
 
 
 def brought(customer_id: str = "C-1", **more: Any) -> ImportCard:
@@ -92,7 +97,7 @@ async def test_another_last_activity_is_another_request(database_url: str) -> No
 
 @running
 async def test_where_there_are_no_points_it_does_not_matter_when_they_ended(database_url: str) -> None:
-    async with a_shop(database_url) as shop:
+    async with a_shop(database_url, **BY_DATE) as shop:
         assert (await bring(shop, brought(stamps=3, points_expire_at=LONG_AGO))).stamp_count == 3
         assert await refusal_of(shop, brought("C-2", points=1, points_expire_at=LONG_AGO)) == "expired_already"
 
@@ -116,6 +121,43 @@ async def test_names_of_others_are_refused_and_ones_own_are_welcome_again(databa
         assert await refusal_of(shop, brought("C-2", card_number=NUMBER)) == "card_number_taken"
         assert await refusal_of(shop, brought("C-2", qr_code=TOKEN)) == "qr_code_taken"
         assert (await bring(shop, brought(card_number=NUMBER, qr_code=TOKEN, points=1))).id == first.id
+
+
+# ---- from a file --------------------------------------------------------------------------------------------------
+
+
+@running
+@pytest.mark.parametrize("policy", ExpiryPolicy)
+async def test_an_import_says_how_many_of_its_points_had_ended_already(
+    database_url: str, tmp_path: Path, policy: ExpiryPolicy
+) -> None:
+    path = tmp_path / "cards.csv"
+    idle, busy = (NOON - 20 * ONE_DAY).isoformat(), NOON.isoformat()
+    path.write_text(f"customer_id,points,last_activity_at\nC-1,100,{idle}\nC-2,100,{busy}\nC-3,0,{idle}\n")
+    async with a_shop(database_url, expiry_policy=policy, points_expiration_days=10) as shop:
+        shop.clock.forward(days=2)
+        for dry_run in (True, False):
+            summary = await from_file(shop, path, dry_run=dry_run)
+            assert (summary.imported, summary.points, summary.ended) == (3, 200, 100)
+
+
+@running
+async def test_what_ends_of_a_card_that_was_here_is_none_of_the_file(database_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "cards.csv"
+    path.write_text(f"customer_id,points,last_activity_at\nC-1,5,{(NOON + 9 * ONE_DAY).isoformat()}\n")
+    async with a_shop(database_url, expiry_policy=ExpiryPolicy.EARNED, points_expiration_days=10) as shop:
+        await bring(shop, brought(points=30))
+        shop.clock.forward(days=11)
+        for dry_run in (True, False):
+            summary = await from_file(shop, path, dry_run=dry_run)
+            assert (summary.onto_known_cards, summary.points, summary.ended) == (1, 5, 0)
+
+
+async def from_file(shop: Shop, path: Path, *, dry_run: bool) -> Summary:
+    loaded = await shop.ledger.log.load(MERCHANT, shop.merchant.merchant_id)
+    assert loaded is not None
+    (store,) = loaded.state.stores.values()
+    return await import_cards(shop.ledger, path, store.code, file_format=Format.CSV, source="Old till", dry_run=dry_run)
 
 
 # ---- rehearsing ---------------------------------------------------------------------------------------------------
@@ -143,7 +185,7 @@ def outcome_of(rehearsed: Result | Rejected) -> str | bool:
 
 @running
 async def test_a_rehearsal_says_of_each_command_what_would_happen(database_url: str) -> None:
-    async with a_shop(database_url, type=ProgramType.POINTS) as shop:
+    async with a_shop(database_url, type=ProgramType.POINTS, **BY_DATE) as shop:
         await shop.enrol(customer_id="at the till")
         await bring(shop, brought("known", card_number=NUMBER, qr_code=TOKEN))
         closed = await shop.enrol(customer_id="closed")
