@@ -298,7 +298,12 @@ def import_purchases(file: Path, store: str) -> None:
 @import_.command("cards")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--store", required=True, help="Code of the store that the customers belong to.")
-@click.option("--source", help="Name of the system that they come from; without it, the file's name.")
+@click.option(
+    "--source",
+    required=True,
+    help="Name of the system that they come from, the same for every file of it: whatever file and store names a"
+    " customer of a source, they are brought to the merchant once.",
+)
 @click.option(
     "--format",
     "file_format",
@@ -308,22 +313,23 @@ def import_purchases(file: Path, store: str) -> None:
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="List bad lines in this CSV file.")
 @click.option("--dry-run", is_flag=True, help="Check every line, also against the ledger, and import nothing.")
 def import_cards(
-    file: Path, store: str, source: str | None, file_format: str | None, report: Path | None, dry_run: bool
+    file: Path, store: str, source: str, file_format: str | None, report: Path | None, dry_run: bool
 ) -> None:
     """Bring customers and their balances from another system; may be run again at any time.
 
     FILE is CSV with a line of column names (comma or semicolon), or JSON Lines, in UTF-8. Only customer_id is needed;
     the others are card_number, qr_code, name, email, phone, locale, points, stamps, enrolled_at, last_activity_at and
-    points_expire_at. Times are ISO 8601 with a zone, or a date: its first instant at the store.
+    points_expire_at, which needs a program whose points end by date (expiry_policy earned, with
+    points_expiration_days). Times are ISO 8601 with a zone, or a date: its first instant at the store. No value holds
+    a line break.
 
     A customer comes once from each source, on a card of their own or onto the one that they have here. Good lines are
     imported even if others are bad; bad ones are listed with line, field and reason, and make the exit code 1.
     """
-    source = source if source is not None else file.name
     try:
         msgspec.convert(source, Name)
     except msgspec.ValidationError:
-        raise click.UsageError("A source has a name of 1 to 100 characters: give one with --source.") from None
+        raise click.UsageError("--source is a name of 1 to 100 characters on one line.") from None
     if report is not None and report.exists() and report.samefile(file):
         raise click.UsageError("The report would replace the file that is to be imported.")
     chosen = Format(file_format) if file_format is not None else format_of(file)
@@ -333,10 +339,11 @@ def import_cards(
             parts.ledger, file, store, file_format=chosen, source=source, report=report, dry_run=dry_run
         ),
     )
+    ended = f" (of which {summary.ended} had ended already)" if summary.ended else ""
     click.echo(
         f"{'Nothing was written; this would be: ' if dry_run else ''}"
         f"{summary.imported} cards imported ({summary.onto_known_cards} of them onto cards that were here already)"
-        f" with {summary.points} points and {summary.stamps} stamps;"
+        f" with {summary.points} points{ended} and {summary.stamps} stamps;"
         f" {summary.known} imported before; {summary.bad} bad lines."
     )
     if summary.bad:

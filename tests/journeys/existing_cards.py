@@ -20,6 +20,7 @@ from loyalty.cards import COLUMNS
 from tests.installed import STORE, Installation, Up, installed, wait_until
 
 CARDS = 100_000
+SOURCE = "The old system"
 SECONDS_MAX = 1_800
 LOOKED_UP = 50
 SUMMARY = re.compile(r"(\d+) cards imported .* with (\d+) points and (\d+) stamps; (\d+) imported before; (\d+) bad")
@@ -87,7 +88,7 @@ def peak_mb_of(importer: subprocess.Popen[bytes]) -> float:
 def import_cards(place: Installation, path: Path, store: str, *options: str) -> Ran:
     """Imports a file to its end."""
     began, peak_mb = time.monotonic(), 0.0
-    with place.start("import", "cards", path, "--store", store, *options) as importer:
+    with place.start("import", "cards", path, "--store", store, "--source", SOURCE, *options) as importer:
         while importer.poll() is None:
             peak_mb = max(peak_mb, peak_mb_of(importer))
             time.sleep(0.02)
@@ -101,7 +102,7 @@ def import_cards(place: Installation, path: Path, store: str, *options: str) -> 
 def import_until_killed(place: Installation, path: Path, store: str, events: int) -> None:
     """Imports a file until the log has so many more events, and kills it with no warning."""
     goal = position(place) + events
-    with place.start("import", "cards", path, "--store", store) as importer:
+    with place.start("import", "cards", path, "--store", store, "--source", SOURCE) as importer:
         wait_until(lambda: position(place) >= goal or importer.poll() is not None, "it had come far", SECONDS_MAX)
         assert importer.poll() is None, place.output(importer.pid).read_text()
         importer.kill()

@@ -16,7 +16,7 @@ from loyalty.cli import with_parts
 from loyalty.demo import demo
 from loyalty.installation import running, with_secrets
 from tests.installed import STORE, Installation, Up, installed
-from tests.journeys.existing_cards import card_number, check, made_up_file, position
+from tests.journeys.existing_cards import SOURCE, card_number, check, made_up_file, position
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,6 @@ BAD: dict[str, tuple[str, str, str]] = {
     "a short QR code": ("{me},,123456789012345,,,,,5,,,,", "qr_code", "invalid_field"),
     "a long QR code": ("{me},,{long}{long},,,,,5,,,,", "qr_code", "invalid_field"),
     "a long name": ("{me},,,{long}{long},,,,5,,,,", "name", "invalid_field"),
-    "a name over two lines": ('{me},,,"Two\nlines",,,,5,,,,', "name", "invalid_field"),
     "no e-mail address": ("{me},,,,nobody,,,5,,,,", "email", "invalid_field"),
     "no telephone number": ("{me},,,,,call me,,5,,,,", "phone", "invalid_field"),
     "no locale": ("{me},,,,,,french,5,,,,", "locale", "invalid_field"),
@@ -82,14 +81,16 @@ def store(shop: tuple[Installation, Up]) -> Demo:
 
 
 def written(place: Installation, *lines: dict[str, Any]) -> Path:
-    path = place.folder / "old system.jsonl"
+    path = place.folder / "customers.jsonl"
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return path
 
 
-def run(place: Installation, path: Path, store: Demo, *options: str | Path) -> tuple[int, str, list[str]]:
+def run(
+    place: Installation, path: Path, store: Demo, *options: str | Path, source: str = SOURCE
+) -> tuple[int, str, list[str]]:
     """The exit code, the summary and what was said of bad lines."""
-    ran = place.run("import", "cards", path, "--store", store["store_code"], *options)
+    ran = place.run("import", "cards", path, "--store", store["store_code"], "--source", source, *options)
     return ran.returncode, ran.stdout.splitlines()[-1] if ran.stdout else "", ran.stderr.splitlines()
 
 
@@ -104,6 +105,12 @@ def card_of(up: Up, store: Demo, **name: str) -> dict[str, Any]:
     found = up.ask("POST", f"{STORE}/cards/lookup", name, token=store["terminal_key"])
     assert found.status_code == 200, found.text
     return dict(found.json())
+
+
+def change_program(up: Up, store: Demo, **changes: Any) -> None:
+    token = up.sign_in(store["manager_email"], store["manager_password"]).json()["access_token"]
+    changed = up.ask("PATCH", f"{STORE}/program", changes, token=token, key=str(uuid4()))
+    assert changed.status_code == 200, changed.text
 
 
 # ---- good files ---------------------------------------------------------------------------------------------------
@@ -129,7 +136,7 @@ def test_a_customer_comes_with_all_that_the_other_system_knew(shop: tuple[Instal
     assert (card["enrolled_at"], card["last_activity_at"]) == ("2020-05-31T22:00:00Z", "2025-05-04T10:30:00Z")
     (event,) = [each for each in place.events("balance_imported") if str(each.stream) == card["id"]]
     assert event.recorded_at > event.occurred_at == datetime(2025, 5, 4, 10, 30, tzinfo=UTC)
-    assert place.data_of("balance_imported")[-1]["source"] == "old system.jsonl"
+    assert place.data_of("balance_imported")[-1]["source"] == SOURCE
     history = up.ask("GET", f"{STORE}/cards/{card['id']}/transactions", token=store["terminal_key"]).json()["items"]
     assert [(each["kind"], each["points"], each["stamps"]) for each in history] == [
         ("imported", 120, 3),
@@ -151,9 +158,10 @@ def test_who_has_a_card_here_keeps_it_under_its_old_names_too(shop: tuple[Instal
 def test_each_source_brings_a_customer_once(shop: tuple[Installation, Up], store: Demo) -> None:
     place, up = shop
     path = written(place, {"customer_id": "C-1", "card_number": card_number(7), "points": 5})
-    assert run(place, path, store, "--source", "Paper cards")[1] == summary(1, 5)
-    assert run(place, path, store, "--source", "Paper cards") == (0, summary(0, known=1), [])
-    assert run(place, path, store, "--source", "The web shop")[1] == summary(1, 5, onto=1)
+    assert run(place, path, store, source="Paper cards")[1] == summary(1, 5)
+    copy = path.rename(place.folder / "customers (1).jsonl")
+    assert run(place, copy, store, source="Paper cards") == (0, summary(0, known=1), [])
+    assert run(place, copy, store, source="The web shop")[1] == summary(1, 5, onto=1)
     assert card_of(up, store, card_number=card_number(7))["points_balance"] == 10
 
 
@@ -180,7 +188,7 @@ def test_two_imports_of_one_file_at_once_bring_each_card_once(shop: tuple[Instal
     place, _ = shop
     path = made_up_file(place.folder / "twice.csv", 0, CARDS)
     before = len(place.events("balance_imported"))
-    arguments = ("import", "cards", path, "--store", store["store_code"])
+    arguments = ("import", "cards", path, "--store", store["store_code"], "--source", SOURCE)
     with place.start(*arguments) as one, place.start(*arguments) as two:
         codes = one.wait(100), two.wait(100)
     said = [place.output(process.pid).read_text() for process in (one, two)]
@@ -195,28 +203,29 @@ def test_two_imports_of_one_file_at_once_bring_each_card_once(shop: tuple[Instal
 def bad_file(path: Path) -> tuple[int, list[tuple[str, str, str]]]:
     """Writes bad lines of all kinds among good ones; how many good ones, and what should be said of the bad ones."""
     kinds, expected = list(BAD.values()), []
-    text, line, good = [",".join(COLUMNS), f"C-1,{card_number(1)},{1:032x},,,,,7,,,,"], 2, 1
+    text, good = [",".join(COLUMNS), f"C-1,{card_number(1)},{1:032x},,,,,7,,,,"], 1
     for number in range(BAD_LINES):
         if number % GOOD_EVERY == 0:
             text.append(f"good-{number},,,,,,,7,,,,")
-            line, good = line + 1, good + 1
+            good += 1
         template, name, code = kinds[number % len(kinds)]
-        written_line = template.format(
-            me=f"bad-{number}",
-            number=card_number(1_000 + number),
-            taken=card_number(FIRST_TAKEN + number),
-            taken_qr=f"{FIRST_TAKEN + number:032x}",
-            long="x" * 65,
+        text.append(
+            template.format(
+                me=f"bad-{number}",
+                number=card_number(1_000 + number),
+                taken=card_number(FIRST_TAKEN + number),
+                taken_qr=f"{FIRST_TAKEN + number:032x}",
+                long="x" * 65,
+            )
         )
-        text.append(written_line)
-        expected.append((str(line + 1), name, code))
-        line += 1 + written_line.count("\n")
+        expected.append((str(len(text)), name, code))
     path.write_text("\n".join(text), encoding="utf-8", errors="surrogateescape")
     return good, expected
 
 
 def test_every_bad_line_is_told_and_every_good_one_imported(shop: tuple[Installation, Up], store: Demo) -> None:
-    place, _ = shop
+    place, up = shop
+    change_program(up, store, expiry_policy="earned", points_expiration_days=365)
     assert run(place, made_up_file(place.folder / "taken.csv", FIRST_TAKEN, BAD_LINES), store)[0] == 0
     path, report = place.folder / "bad.csv", place.folder / "report.csv"
     good, expected = bad_file(path)
@@ -245,14 +254,37 @@ def rows_of(report: Path) -> list[list[str]]:
 
 def test_what_the_program_does_not_collect_is_told_beforehand(shop: tuple[Installation, Up], store: Demo) -> None:
     place, up = shop
-    token = up.sign_in(store["manager_email"], store["manager_password"]).json()["access_token"]
-    changed = up.ask("PATCH", f"{STORE}/program", {"type": "stamps"}, token=token, key=str(uuid4()))
-    assert changed.status_code == 200, changed.text
+    change_program(up, store, type="stamps")
     path = written(place, {"customer_id": "C-1", "points": 1}, {"customer_id": "C-2", "stamps": 1})
     errors = ["line 1: points: The program collects stamps only. (points_not_offered)"]
     dry = run(place, path, store, "--dry-run")
     assert (dry[0], dry[2]) == (1, errors)
     assert run(place, path, store) == (1, summary(1, 0, 1, bad=1), errors)
+
+
+def test_a_date_is_bad_where_points_end_by_none(shop: tuple[Installation, Up], store: Demo) -> None:
+    place, _ = shop
+    path = written(place, {"customer_id": "C-1", "points": 5, "points_expire_at": "2999-01-01"})
+    code, _, errors = run(place, path, store)
+    assert (code, len(errors)) == (1, 1)
+    assert errors[0].startswith("line 1: points_expire_at: ")
+    assert errors[0].endswith("(expiry_date_not_used)")
+
+
+def test_a_bad_line_leaves_its_other_names_to_those_after_it(shop: tuple[Installation, Up], store: Demo) -> None:
+    place, up = shop
+    path = place.folder / "repeated.csv"
+    one, two = card_number(8), card_number(9)
+    path.write_text(f"customer_id,card_number\nc1,{one}\nc2,{one}\nc2,{two}\nc2,\n")
+    assert run(place, path, store) == (
+        1,
+        summary(2, bad=2),
+        [
+            "line 3: card_number: Line 2 has the same. (repeated)",
+            "line 5: customer_id: Line 4 has the same. (repeated)",
+        ],
+    )
+    assert card_of(up, store, card_number=two)["customer_id"] == "c2"
 
 
 # ---- files that are no such files ---------------------------------------------------------------------------------
@@ -263,7 +295,11 @@ def test_what_the_program_does_not_collect_is_told_beforehand(shop: tuple[Instal
     [
         ("none.csv", b"", "Nothing was imported: the file is empty, without even a line of column names."),
         ("none.csv", b"customer_id,shoe_size,\xff\n1,2,3\n", "The first line must name the columns."),
-        ("none.csv", b"customer_id,shoe_size,hat\n1,2,3\n", "Unknown columns: shoe_size, hat."),
+        (
+            "none.csv",
+            b"customer_id,shoe_size,hat\n1,2,3\n",
+            "It has 2 unknown of 3; known are customer_id, card_number, ",
+        ),
         ("none.csv", b"customer_id;points;points\n1;2;3\n", "The first line names a column twice."),
         ("none.csv", b"points\n1\n", "There is no column customer_id."),
         ("none.txt", b"points\n1\n", "none.txt ends in none of .csv, .jsonl, .ndjson: say which it is with --format."),
@@ -299,6 +335,27 @@ def test_a_report_does_not_replace_the_file(shop: tuple[Installation, Up], store
     code, _, errors = run(place, path, store, "--report", path)
     assert (code, errors[-1]) == (2, "Error: The report would replace the file that is to be imported.")
     assert path.read_text() == content
+
+
+def test_without_a_line_of_names_nobodys_data_are_shown(shop: tuple[Installation, Up]) -> None:
+    place, up = shop
+    path = place.folder / "nameless.csv"
+    path.write_text("C-77,Ada Lovelace,ada@home.example\n")
+    code, said, errors = run(place, path, up.demo)
+    assert code == 1
+    assert "The first line must name the columns. It has 3 unknown of 3;" in errors[0]
+    assert not any(word in " ".join([said, *errors]) for word in ("C-77", "Ada", "ada"))
+
+
+@pytest.mark.parametrize("options", [[], ["--source", ""], ["--source", "x" * 101]], ids=["none", "empty", "long"])
+def test_the_source_has_to_be_named(shop: tuple[Installation, Up], store: Demo, options: list[str]) -> None:
+    place, _ = shop
+    path = written(place, {"customer_id": "C-1"})
+    before = position(place)
+    ran = place.run("import", "cards", path, "--store", store["store_code"], *options)
+    assert ran.returncode == 2
+    assert "--source" in ran.stderr
+    assert position(place) == before
 
 
 def test_the_format_can_be_said(shop: tuple[Installation, Up], store: Demo) -> None:
