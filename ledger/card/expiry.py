@@ -14,7 +14,7 @@ from ledger.card.state import Card
 from ledger.lots import Lot, all_parts, without
 from ledger.program import ExpiryPeriod, ExpiryPolicy, Program
 
-NOTICE = timedelta(days=1)
+NOTICE, NO_NOTICE = timedelta(days=1), timedelta(0)
 
 
 class NextExpiry(msgspec.Struct, gc=False, frozen=True):
@@ -28,16 +28,18 @@ def due_lots(card: Card, program: Program) -> list[tuple[datetime, list[Lot]]]:
     """Which lots end when, soonest first, if nothing happened any more.
 
     Each period of the program's expiry ends what is due in it. What would have been due before, and did not end by the
-    rules of that time, ends a day after the period began: so long a slip can be put right before anybody loses points.
+    rules of that time, ends with the period's beginning; where that was a change, a day after it, so that a slip can be
+    put right before anybody loses points.
     """
     due: dict[datetime, list[Lot]] = {}
+    begins = [period.since + (NOTICE if number else NO_NOTICE) for number, period in enumerate(program.expiry_periods)]
     untils = [*(period.since for period in program.expiry_periods[1:]), None]
     for lot in card.lots:
-        for period, until in zip(program.expiry_periods, untils, strict=True):
+        for period, begin, until in zip(program.expiry_periods, begins, untils, strict=True):
             end = end_of(lot, card, period)
             if end is None:
                 continue
-            end = max(end, period.since + NOTICE)
+            end = max(end, begin)
             if until is None or end < until:
                 due.setdefault(end, []).append(lot)
                 break

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
 import pytest
 
+from ledger.program import ExpiryPolicy
 from loyalty.cli import with_parts
-from loyalty.demo import demo
 from tests.installed import STORE, Installation, Up, installed
 from tests.journeys.test_import_purchases import settings_of
+from tests.shop import open_shop
 
 pytestmark = pytest.mark.slow
 
@@ -40,23 +41,23 @@ def expire(place: Installation, *options: str) -> str:
 
 def test_points_expire_once_and_everyone_sees_it(shop: tuple[Installation, Up]) -> None:
     place, up = shop
-    store = with_parts(settings_of(place), lambda parts: demo(parts, place.folder / f"{uuid4()}.json"))
-    token = up.sign_in(store["manager_email"], store["manager_password"]).json()["access_token"]
-    rules = {"expiry_policy": "earned", "points_expiration_days": 365}
-    assert up.ask("PATCH", f"{STORE}/program", rules, token=token).status_code == 200
-    assert place.run("import", "purchases", purchases(place.folder), "--store", store["store_code"]).returncode == 0
+    rules: dict[str, Any] = {"expiry_policy": ExpiryPolicy.EARNED, "points_expiration_days": 365}
+    opened = with_parts(
+        settings_of(place), lambda parts: open_shop(parts.ledger, parts.clock, code="OLD-TOWN", **rules)
+    )
+    token = opened.terminal_key
+    assert place.run("import", "purchases", purchases(place.folder), "--store", "OLD-TOWN").returncode == 0
 
-    assert expire(place, "--dry-run") == "30 of 31 cards would lose 3000 points."
+    assert expire(place, "--dry-run") == "30 of 30 cards would lose 3000 points."
     later = (TODAY + timedelta(days=340)).isoformat()
-    assert expire(place, "--date", later, "--dry-run") == "30 of 31 cards would lose 6000 points."
-    assert expire(place) == "30 of 31 cards lost 3000 points."
-    assert expire(place) == "0 of 31 cards lost 0 points."
+    assert expire(place, "--date", later, "--dry-run") == "30 of 30 cards would lose 6000 points."
+    assert expire(place) == "30 of 30 cards lost 3000 points."
+    assert expire(place) == "0 of 30 cards lost 0 points."
 
     cards = up.ask("GET", f"{STORE}/cards?limit=200", token=token).json()["items"]
-    bought = [card for card in cards if card["customer_id"] in {f"{customer:03}" for customer in range(30)}]
-    assert {card["points_balance"] for card in bought} == {200}
-    assert {card["next_expiry"]["points"] for card in bought} == {100}
-    history = up.ask("GET", f"{STORE}/cards/{bought[0]['id']}/transactions", token=token).json()["items"]
+    assert {card["points_balance"] for card in cards} == {200}
+    assert {card["next_expiry"]["points"] for card in cards} == {100}
+    history = up.ask("GET", f"{STORE}/cards/{cards[0]['id']}/transactions", token=token).json()["items"]
     expired = [each for each in history if each["kind"] == "points_expired"]
     assert [(each["points"], each["staff_id"], each["terminal_id"]) for each in expired] == [(-100, None, None)]
 

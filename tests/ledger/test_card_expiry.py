@@ -337,14 +337,27 @@ NOTICED = CHANGED + ONE_DAY
 """A change takes points a day after it was made, so that a slip can be put right."""
 
 
+def changing(now: datetime, **changes: Any) -> Facts:
+    """Facts under a program whose points never ended until it was changed."""
+    program = followed(CHANGED, **changes)
+    periods = (*followed(NOON).expiry_periods, *program.expiry_periods)
+    return msgspec.structs.replace(facts(now), program=msgspec.structs.replace(program, expiry_periods=periods))
+
+
 @pytest.mark.parametrize("changes", [EARNED, INACTIVITY], ids=["earned", "inactivity"])
-def test_nothing_ends_before_the_change_that_made_it_end(changes: dict[str, Any]) -> None:
+def test_a_change_ends_nothing_before_a_day_has_passed(changes: dict[str, Any]) -> None:
     dated = a_card(earned(50, 50, expires_at=IN_TEN_DAYS))
-    dated.when(ExpirePoints(), facts(NOTICED - SECOND, expiry_since=CHANGED, **changes)).quiet()
-    dated.when(ExpirePoints(), facts(NOTICED, expiry_since=CHANGED, **changes)).then(
-        expired(NOTICED, 0, part(2, 50, IN_TEN_DAYS))
+    dated.when(ExpirePoints(), changing(NOTICED - SECOND, **changes)).quiet()
+    dated.when(ExpirePoints(), changing(NOTICED, **changes)).then(expired(NOTICED, 0, part(2, 50, IN_TEN_DAYS)))
+    assert next_expiry(dated.state, changing(NOON, **changes).program) == NextExpiry(50, NOTICED)
+
+
+@pytest.mark.parametrize("changes", [EARNED, INACTIVITY], ids=["earned", "inactivity"])
+def test_nothing_ends_before_the_program_began(changes: dict[str, Any]) -> None:
+    dated = a_card(earned(50, 50, expires_at=IN_TEN_DAYS))
+    dated.when(ExpirePoints(), facts(CHANGED, expiry_since=CHANGED, **changes)).then(
+        expired(CHANGED, 0, part(2, 50, IN_TEN_DAYS))
     )
-    assert next_expiry(dated.state, followed(CHANGED, **changes)) == NextExpiry(50, NOTICED)
 
 
 @pytest.mark.parametrize("changes", [EARNED, INACTIVITY], ids=["earned", "inactivity"])
@@ -355,7 +368,7 @@ def test_what_ends_after_the_change_ends_in_its_own_time(changes: dict[str, Any]
 
 
 def test_lots_that_would_have_ended_before_the_change_end_together_with_it() -> None:
-    two_dated().when(ExpirePoints(), facts(NOTICED, expiry_since=CHANGED, **EARNED)).then(
+    two_dated().when(ExpirePoints(), changing(NOTICED, **EARNED)).then(
         expired(NOTICED, 0, part(2, 50, IN_TEN_DAYS), part(3, 30, IN_TWELVE_DAYS, NOON + SECOND))
     )
 
