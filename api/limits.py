@@ -51,18 +51,12 @@ class JsonRequest(Request[Any, Any, State]):
         shape = self.route_handler.parsed_fn_signature.parameters["data"].annotation
         body = await self.body()
         try:
-            return msgspec.json.decode(body or empty_body(shape), type=shape)
+            return msgspec.json.decode(body, type=shape)
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `$.")
             raise ValidationException(extra=[{"key": path.rstrip("`") or "body", "message": message}]) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Rejected("invalid_json") from None
-
-
-def empty_body(shape: type[msgspec.Struct]) -> bytes:
-    """What no body stands for: an empty object where nothing in it is needed."""
-    needed = any(field.required for field in msgspec.structs.fields(shape))
-    return b"" if needed else b"{}"
 
 
 class AnswerTimeLimit(ASGIMiddleware):

@@ -39,6 +39,7 @@ T = TypeVar("T")
 GRACE_SECONDS = 20
 PASSWORD_CHARACTERS_MIN = 10
 DAY = timedelta(days=1)
+LOOK_AHEAD_MAX = timedelta(days=36_500)
 
 
 def with_parts(settings: Settings, work: Callable[[Parts], Awaitable[T]]) -> T:
@@ -255,7 +256,7 @@ def expire(day: datetime | None, dry_run: bool) -> None:
 
     async def run(parts: Parts) -> Expired:
         now = parts.clock.now()
-        by = now if day is None else day.replace(tzinfo=UTC) + DAY
+        by = now if day is None else min(day.replace(tzinfo=UTC), now + LOOK_AHEAD_MAX) + DAY
         if by > now + DAY and not dry_run:
             raise click.UsageError("Points do not expire before their time; look ahead with --dry-run.")
         total = await cards_to_look_at(parts.ledger)
@@ -271,6 +272,8 @@ def expire(day: datetime | None, dry_run: bool) -> None:
     expired = with_parts(running(installation()), run)
     verb = "would lose" if dry_run else "lost"
     click.echo(f"{expired.cards} of {expired.looked_at} cards {verb} {expired.points} points.")
+    if expired.failed:
+        raise click.ClickException(f"{expired.failed} cards could not be expired in time; run the same command again.")
 
 
 @main.group("import")

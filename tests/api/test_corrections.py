@@ -256,8 +256,7 @@ def test_a_suspended_card_takes_part_again_once_it_is_reactivated(shop: ServedSh
     path, which = f"cards/{card['id']}", {"card_id": card["id"], "staff_pin": PIN}
     suspended = done(shop.manager.post(f"{path}/suspend", {"reason": "Lost"}))
     assert suspended == card | {"status": "suspended"} == seen(shop, card)
-    for nothing_more in ({}, None):
-        assert done(shop.manager.post(f"{path}/suspend", nothing_more)) == suspended
+    assert done(shop.manager.post(f"{path}/suspend", {})) == suspended
     for command in ("stamp", "points", "points/preview"):
         body = which if command == "stamp" else which | {"purchase_amount_cents": 100}
         assert refusal(shop.till.command(command, body), 409, "card_not_active") == {"card_status": "suspended"}
