@@ -148,7 +148,7 @@ class CardPlans:
         source = await self._unmerged(view, await self.card_stream(view, command.which))
         target = await self._followed(view, command.into)
         giving = card.decide(source, card.MergeInto(target.id), facts)
-        taking = card.decide(target, card.Absorb(card.after_expiry(source, giving)), facts)
+        taking = card.decide(target, card.Absorb(card.standing(source, rules, facts.now)), facts)
         return Decision(
             main=target.id,
             changes=[*changes_on(source.id, giving), *changes_on(target.id, taking)],
@@ -171,14 +171,7 @@ class CardPlans:
         known = await self._card_of(view, reference) if looks_up else None
         if known is not None:
             return Decision(main=known.id, facts=facts)
-        person = customer.Person(
-            customer_id=reference,
-            name=command.name,
-            email=command.email,
-            phone=command.phone,
-            locale=command.locale,
-        )
-        opened = self._opened(view, person, facts)
+        opened = self._opened(view, person_of(reference, command), facts)
         return msgspec.structs.replace(opened, origin_wanted=tenant.settings.log_ip_addresses)
 
     async def import_card(self, view: View, command: ImportCard) -> Decision:
@@ -198,25 +191,19 @@ class CardPlans:
         if known is not None:
             changes = brought(command, changes_on(known.id, card.decide(known, balance, facts)))
             return Decision(main=known.id, changes=changes, claims=names, store_id=facts.store_id, facts=facts)
-        person = customer.Person(
-            customer_id=command.customer_id,
-            name=command.name,
-            email=command.email,
-            phone=command.phone,
-            locale=command.locale,
-        )
+        person = person_of(command.customer_id, command)
         opened = self._opened(view, person, facts, command.card_number, command.qr_code, balance)
         return msgspec.structs.replace(opened, changes=brought(command, opened.changes))
 
     async def _names_brought(self, view: View, command: ImportCard, known: card.Card | None) -> list[ClaimOn]:
         """The old card's number and token as further names of the card that a customer has here already."""
         names = [
-            ("card_number", command.card_number, command.card_number),
-            ("qr_code", command.qr_code, command.qr_code and self._blind(view, "qr_code", command.qr_code)),
+            ("card_number", command.card_number),
+            ("qr_code", command.qr_code and self._blind(view, "qr_code", command.qr_code)),
         ]
         free = []
-        for kind, name, key in names:
-            if name is None or key is None:
+        for kind, key in names:
+            if key is None:
                 continue
             holder = await view.claimed_by(kind, key)
             if holder is None:
@@ -267,6 +254,13 @@ class CardPlans:
 
     def _blind(self, view: View, kind: str, text: str) -> str:
         return self._secrecy.blind(kind, view.caller.merchant_id, text)
+
+
+def person_of(reference: str, command: EnrolCard | ImportCard) -> customer.Person:
+    """What is told of a customer, under the merchant's reference for them."""
+    return customer.Person(
+        customer_id=reference, name=command.name, email=command.email, phone=command.phone, locale=command.locale
+    )
 
 
 def changes_on(stream: UUID, events: Sequence[card.Event]) -> list[Change]:

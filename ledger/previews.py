@@ -61,21 +61,12 @@ class Previews:
         Raises `Rejected` as the command would. `occurred_at` may lie in the future.
         """
         request = Request(command=command, caller=caller, key=None, digest="", answer=answer, occurred_at=occurred_at)
-        now = self._clock.now()
-        view = View(self._log, caller, occurred_at or now, now, fresh=True)
-        await self._planner.admit(view)
-        earlier = None
-        try:
-            decision = await self._planner.plan(view, command, Identification(self._secrecy, asks=False))
-        except Rejected:
-            earlier = await self._replays.earlier(request, view)
-            if earlier is None:
-                raise
-            return foretold(earlier.handled.position, earlier.handled.answer)
+        view, entry = await self._rehearsed(request, fresh=True)
         earlier = await self._replays.earlier(request, view)
         if earlier is not None:
             return foretold(earlier.handled.position, earlier.handled.answer)
-        entry = await Draft(request, view, decision, self._keyring).finished()
+        if isinstance(entry, Rejected):
+            raise entry
         return foretold(max(loaded.position for loaded in view.loaded.values()), entry.answer)
 
     async def rehearse(self, commands: Sequence[ImportCard], caller: Caller) -> list[Result | Rejected]:
@@ -84,26 +75,29 @@ class Previews:
         As there, each is decided on what is cached, and anew only where the log would not take that; the log is asked
         about all of them at once.
         """
-        tries = [await self._rehearsed(command, caller, fresh=False) for command in commands]
+        requests = [
+            Request(command=command, caller=caller, key=None, digest="", answer=None, occurred_at=None)
+            for command in commands
+        ]
+        tries = [await self._rehearsed(request, fresh=False) for request in requests]
         guards = {stream: version for view, _ in tries for stream, version in view.guards.items()}
         current = await self._log.is_current(guards)
         taken = await self._taken_of([claim for _, entry in tries for claim in claims_of(entry)])
         again = {
-            index: self._rehearsed(command, caller, fresh=True)
-            for index, (command, (_, entry)) in enumerate(zip(commands, tries, strict=True))
+            index: self._rehearsed(request, fresh=True)
+            for index, (request, (_, entry)) in enumerate(zip(requests, tries, strict=True))
             if not current or not taken.isdisjoint(claim[:3] for claim in claims_of(entry))
         }
         for index, second in zip(again, await asyncio.gather(*again.values()), strict=True):
             tries[index] = second
         return [entry if isinstance(entry, Rejected) else entry.resulted() for _, entry in tries]
 
-    async def _rehearsed(self, command: Command, caller: Caller, *, fresh: bool) -> tuple[View, Entry | Rejected]:
-        request = Request(command=command, caller=caller, key=None, digest="", answer=None, occurred_at=None)
+    async def _rehearsed(self, request: Request, *, fresh: bool) -> tuple[View, Entry | Rejected]:
         now = self._clock.now()
-        view = View(self._log, caller, now, now, fresh=fresh)
+        view = View(self._log, request.caller, request.occurred_at or now, now, fresh=fresh)
         try:
             await self._planner.admit(view)
-            decision = await self._planner.plan(view, command, Identification(self._secrecy, asks=False))
+            decision = await self._planner.plan(view, request.command, Identification(self._secrecy, asks=False))
         except Rejected as refusal:
             return view, refusal
         return view, await Draft(request, view, decision, self._keyring).finished()

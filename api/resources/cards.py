@@ -11,10 +11,9 @@ from api.auth import STORE_SIDE
 from api.commands import answered, cursor_from, cursor_of, positioned, send
 from api.documented import answers
 from api.parts import Parts
-from api.resources.till import which_card
+from api.resources.till import card_after, which_card
 from ledger.actor import Caller
 from ledger.commands import EnrolCard
-from ledger.entry import Result
 from ledger.errors import Rejected
 from ledger.streams import program_stream
 from projections import cards, transactions
@@ -28,11 +27,6 @@ Position = Annotated[
 ]
 Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="How many at the most.")]
-
-
-def enrolled(result: Result) -> Card:
-    """The card that a customer now has."""
-    return cards.shown(result.main.state, result.facts.program, result.facts.now)
 
 
 @post(
@@ -56,7 +50,7 @@ async def enroll_customer(
         parts,
         caller,
         command,
-        enrolled,
+        card_after,
         key=key,
         location="/api/v1/store/loyalty/cards/{id}",
     )

@@ -12,13 +12,12 @@ from api.auth import MANAGERS, STORE_SIDE
 from api.commands import send
 from api.documented import answers
 from api.parts import Parts
-from api.resources.till import made
+from api.resources.till import card_after, made
 from ledger import card
 from ledger.actor import Caller
-from ledger.commands import MergeCards, OnCard, StaffEntry, WhichCard
+from ledger.commands import CardCommand, MergeCards, OnCard, StaffEntry, WhichCard
 from ledger.entry import Result, transaction_id
 from ledger.errors import Rejected
-from projections import cards
 from schemas import till
 from schemas.cards import AdjustAnswer, AdjustRequest, Card, MergeAnswer, MergeRequest, ReasonRequest
 
@@ -57,7 +56,7 @@ def reversed_(result: Result) -> till.ReverseAnswer:
         stamps_reversed=abs(event.stamps),
         points_balance=after.points_balance,
         stamp_count=after.stamp_count,
-        card=cards.shown(after, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 
@@ -68,7 +67,7 @@ def adjusted(result: Result) -> AdjustAnswer:
         transaction_id=transaction,
         points_balance=event.points_balance,
         stamp_count=event.stamp_count,
-        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 
@@ -79,13 +78,13 @@ def merged(result: Result) -> MergeAnswer:
         transaction_id=transaction,
         points=event.points,
         stamps=event.stamps,
-        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 
-def shown(result: Result) -> Card:
-    """The card as it is now."""
-    return cards.shown(result.main.state, result.facts.program, result.facts.now)
+def on_this(card_id: UUID, rule: CardCommand) -> OnCard:
+    """A command on the very card that a manager looks at."""
+    return OnCard(which=WhichCard(card_id=card_id), command=rule)
 
 
 @post(
@@ -121,8 +120,8 @@ async def adjust_card(
     key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Corrects the balances by hand, for a reason; never below zero."""
-    command = card.Adjust(points=data.points, stamps=data.stamps, reason=data.reason)
-    return await send(parts, caller, OnCard(which=WhichCard(card_id=card_id), command=command), adjusted, key=key)
+    rule = card.Adjust(points=data.points, stamps=data.stamps, reason=data.reason)
+    return await send(parts, caller, on_this(card_id, rule), adjusted, key=key)
 
 
 @post(
@@ -159,8 +158,7 @@ async def suspend_card(
     key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Stops a card for a while: it neither collects nor redeems."""
-    command = OnCard(which=WhichCard(card_id=card_id), command=card.Suspend(data.reason))
-    return await send(parts, caller, command, shown, key=key)
+    return await send(parts, caller, on_this(card_id, card.Suspend(data.reason)), card_after, key=key)
 
 
 @post(
@@ -178,8 +176,7 @@ async def reactivate_card(
     key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Lets a suspended card take part again."""
-    command = OnCard(which=WhichCard(card_id=card_id), command=card.Reactivate(data.reason))
-    return await send(parts, caller, command, shown, key=key)
+    return await send(parts, caller, on_this(card_id, card.Reactivate(data.reason)), card_after, key=key)
 
 
 @post("/cards/{card_id:uuid}/close", status_code=200, opt=BY_MANAGERS, responses=answers(Card), summary="Close a card")
@@ -191,8 +188,7 @@ async def close_card(
     key: NamedDependency[str | None],
 ) -> Response[bytes]:
     """Ends a card for good; the customer may be given another."""
-    command = OnCard(which=WhichCard(card_id=card_id), command=card.Close(data.reason))
-    return await send(parts, caller, command, shown, key=key)
+    return await send(parts, caller, on_this(card_id, card.Close(data.reason)), card_after, key=key)
 
 
 HANDLERS = [reverse_transaction, adjust_card, merge_card, suspend_card, reactivate_card, close_card]

@@ -12,15 +12,13 @@ from api.auth import STORE_SIDE
 from api.commands import foretold
 from api.documented import answers
 from api.parts import Parts
-from api.resources.corrections import reversal_of, reversed_
-from api.resources.till import earned, on_card, points_redeemed
+from api.resources.corrections import on_this, reversal_of, reversed_
+from api.resources.till import card_after, earned, on_card, points_redeemed
 from ledger import card
 from ledger.actor import Caller
 from ledger.attempts import rfc3339
-from ledger.commands import OnCard, WhichCard
 from ledger.entry import Result
 from ledger.errors import Rejected
-from projections import cards
 from schemas import till
 from schemas.cards import ExpiryPreview, ExpiryRequest
 
@@ -79,7 +77,7 @@ async def preview_expiry(
     caller: NamedDependency[Caller],
 ) -> Response[bytes]:
     """What would have expired by then if nothing happened before."""
-    command = OnCard(which=WhichCard(card_id=card_id), command=card.ExpirePoints())
+    command = on_this(card_id, card.ExpirePoints())
     at = looked_at(data.at, parts.clock.now())
     return await foretold(parts, caller, command, would_expire, ExpiryPreview, at=at)
 
@@ -98,7 +96,7 @@ def would_expire(result: Result) -> ExpiryPreview:
     return ExpiryPreview(
         points_expired=sum(event.points for event in events if isinstance(event, card.PointsExpired)),
         points_balance=result.main.state.points_balance,
-        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 

@@ -17,7 +17,7 @@ from ledger.entry import Result, transaction_id
 from ledger.errors import Rejected
 from projections import cards
 from schemas import till
-from schemas.cards import LookupRequest
+from schemas.cards import Card, LookupRequest
 
 COMMAND = {"roles": STORE_SIDE, "decides": True, "needs_key": True}
 
@@ -46,6 +46,11 @@ def made(result: Result, kind: type[E]) -> tuple[str, E]:
     return transaction_id(result.main.stream, version), event
 
 
+def card_after(result: Result) -> Card:
+    """The card as it is after a command."""
+    return cards.shown(result.main.state, result.facts.program, result.facts.now)
+
+
 def stamped(result: Result) -> till.StampAnswer:
     """What a till is told of a stamp."""
     transaction, event = made(result, card.StampAdded)
@@ -57,7 +62,7 @@ def stamped(result: Result) -> till.StampAnswer:
         reward_earned=event.reward_earned,
         next_stamp_available_at=card.next_stamp_available_at(result.main.state, result.facts),
         stamps_today=event.stamps_today,
-        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 
@@ -68,7 +73,7 @@ def stamps_redeemed(result: Result) -> till.StampsRedeemedAnswer:
         transaction_id=transaction,
         stamps_spent=event.stamps,
         stamp_count=event.stamp_count,
-        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 
@@ -79,7 +84,7 @@ def earned(result: Result) -> till.PointsAnswer:
         transaction_id=transaction,
         points_earned=event.points,
         points_balance=event.points_balance,
-        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 
@@ -90,7 +95,7 @@ def points_redeemed(result: Result) -> till.PointsRedeemedAnswer:
         transaction_id=transaction,
         points_spent=event.points,
         points_balance=event.points_balance,
-        card=cards.shown(result.main.state, result.facts.program, result.facts.now),
+        card=card_after(result),
     )
 
 

@@ -23,7 +23,7 @@ from ledger.card.commands import (
     Suspend,
 )
 from ledger.card.corrections import POINTS_MAX, STAMPS_MAX
-from ledger.card.decide import after_expiry, decide
+from ledger.card.decide import decide
 from ledger.card.events import (
     BalanceAdjusted,
     BalanceImported,
@@ -93,7 +93,6 @@ __all__ = [
     "Suspend",
     "TransactionReversed",
     "WelcomeBonusGranted",
-    "after_expiry",
     "decide",
     "due_by",
     "evolve",

@@ -39,13 +39,13 @@ from ledger.card.events import (
     PointsExpired,
     WelcomeBonusGranted,
 )
-from ledger.card.expiry import expired, expired_on_return
+from ledger.card.expiry import expired, expired_on_return, standing
 from ledger.card.points import points_earned, points_redeemed
 from ledger.card.reversal import reversed_transaction
 from ledger.card.stamps import stamp_added, stamps_redeemed
 from ledger.card.state import Card, CardStatus, undone
 from ledger.errors import Rejected
-from ledger.lots import lot_expiry, without
+from ledger.lots import lot_expiry
 
 UNNUMBERED = 0
 """Stands for the version of an event that is in no stream yet."""
@@ -60,17 +60,9 @@ def decide(card: Card | None, command: Command, facts: Facts) -> list[Event]:
     due = expired(card, facts)
     if isinstance(command, ExpirePoints):
         return [*due]
-    events = decided(after_expiry(card, due), command, with_expiries(facts, card, due))
+    left = standing(card, facts.program, facts.now) if due else card
+    events = decided(left, command, with_expiries(facts, card, due))
     return [*due, *events] if events else []
-
-
-def after_expiry(card: Card, events: Sequence[Event]) -> Card:
-    """The card without what those events say has expired."""
-    expired = [event for event in events if isinstance(event, PointsExpired)]
-    if not expired:
-        return card
-    lots = without(card.lots, [part for event in expired for part in event.lots])
-    return msgspec.structs.replace(card, points_balance=expired[-1].points_balance, lots=lots)
 
 
 def with_expiries(facts: Facts, card: Card, events: Sequence[PointsExpired]) -> Facts:

@@ -123,7 +123,7 @@ def merge(source: Given, into: Given, on: Facts | None = None) -> tuple[Given, G
     """Both cards after all of one went to the other."""
     told = facts(max(source.time, into.time)) if on is None else on
     giving = source.when(MergeInto(into.stream), told)
-    taking = into.when(card.Absorb(card.after_expiry(source.state, giving.events)), told)
+    taking = into.when(card.Absorb(card.standing(source.state, told.program, told.now)), told)
     return giving.done(), taking.done()
 
 

@@ -171,7 +171,7 @@ class World:
             case Merge(into):
                 there = self.follow(into)[-1]
                 giving = card.decide(here.state, MergeInto(there.stream), facts)
-                taking = card.decide(there.state, Absorb(card.after_expiry(here.state, giving)), facts)
+                taking = card.decide(there.state, Absorb(card.standing(here.state, facts.program, facts.now)), facts)
                 self._write(here, giving)
                 self._write(there, taking)
                 return True
