@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger import account, card, customer, merchant, program, staff_pin, terminal
+from ledger import account, card, customer, merchant, program, refusals, staff_pin, terminal
 from ledger.actor import Actor, Occurrence, Role
 from ledger.entropy import SystemEntropy
 from ledger.lots import LotName, LotPart
@@ -182,10 +182,22 @@ EXAMPLES: tuple[msgspec.Struct, ...] = (
     card.CardSuspended(private=card.Reason("Lost by Zoë"), **FACTS),
     card.CardReactivated(private=card.Reason("Found by Zoë"), **FACTS),
     card.CardClosed(private=card.Reason("Asked for by Zoë"), **FACTS),
+    refusals.CommandRefused(
+        card=SOURCE,
+        customer=CUSTOMER,
+        command="add_stamp",
+        code="daily_stamp_limit",
+        facts={
+            "stamps_today": 5,
+            "max_daily_stamps": 5,
+            "next_stamp_available_at": "2026-03-02T23:00:00Z",
+        },
+        program_version=3,
+    ),
 )
 """One of every event, with a value in every field."""
 
-PERSONAL = (staff_pin, account, customer, card)
+PERSONAL = (staff_pin, account, customer, card, refusals)
 """Where every event belongs to a person, so that it may be sealed."""
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger import account, attempts, card, customer, lots, merchant, program, staff_pin, terminal
+from ledger import account, attempts, card, customer, lots, merchant, program, refusals, staff_pin, terminal
 from ledger.actor import Occurrence
 
 S = TypeVar("S")
@@ -43,6 +43,7 @@ class Aggregate(Generic[S, E]):
 
 
 CARD = Aggregate(card.Card, card.evolve, card.Event, lambda state: state.customer)
+REFUSALS = Aggregate(refusals.Refusals, refusals.evolve, refusals.Event, lambda state: state.customer)
 CUSTOMER = Aggregate(customer.Customer, customer.evolve, customer.Event, lambda state: state.id)
 PROGRAM = Aggregate(program.Program, program.evolve, program.Event)
 MERCHANT = Aggregate(merchant.Merchant, merchant.evolve, merchant.Event)
@@ -86,6 +87,7 @@ STORED: dict[type[msgspec.Struct], tuple[str, int]] = {
     card.CardSuspended: ("card_suspended", 1),
     card.CardReactivated: ("card_reactivated", 1),
     card.CardClosed: ("card_closed", 1),
+    refusals.CommandRefused: ("command_refused", 1),
 }
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
