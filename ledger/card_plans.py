@@ -7,21 +7,24 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from ledger import card, customer, merchant, program
+from ledger import card, customer, merchant, program, refusals
 from ledger.actor import Role
-from ledger.commands import CardCommand, EnrolCard, ImportCard, MergeCards, OnCard, WhichCard
+from ledger.commands import NAMES, CardCommand, EnrolCard, ImportCard, MergeCards, OnCard, WhichCard
 from ledger.entropy import CARD_NUMBER_BODY_DIGITS, QR_TOKEN_BYTES, Entropy
 from ledger.errors import Rejected
 from ledger.secrecy import Secrecy
-from ledger.staff import Identification
-from ledger.store.names import CARD, CUSTOMER, MERCHANT, PROGRAM, topics_of
-from ledger.streams import program_stream
+from ledger.staff import Identification, Member
+from ledger.store.names import CARD, CUSTOMER, MERCHANT, PROGRAM, REFUSALS, topics_of
+from ledger.streams import program_stream, refusals_stream
 from ledger.view import Change, ClaimOn, Decision, View
 
 AT_A_STORE = (card.AddStamp, card.RedeemStamps, card.EarnPoints, card.RedeemPoints)
 """What happens at a till, in a store whose day and whose PINs count."""
 OF_THE_OFFICE = (card.Adjust, card.Suspend, card.Reactivate, card.Close)
 """What a manager does to the very card they look at, and not to another that it was merged into meanwhile."""
+
+IN_THE_SENDERS_WORDS = frozenset({"reward_id"})
+"""Facts that only repeat the request: whatever was typed there may be personal, and a record cannot be unwritten."""
 
 BEARING_ON_REVERSALS = (*topics_of(card.TransactionReversed), *topics_of(card.PointsExpired))
 
@@ -39,25 +42,74 @@ class CardPlans:
         tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
         rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
         facts = card_facts(view.now, tenant, rules, caller.store_id, store_needed=isinstance(rule, AT_A_STORE))
-        if isinstance(rule, card.Reverse) and tenant.settings.reversals_need_manager:
-            member = await who.manager(view, command.staff, tenant.settings.lock_rule, facts.store_id)
-        else:
-            wanted = rules.rules.require_staff_pin
-            member = await who.member(view, command.staff, tenant.settings, facts.store_id, wanted=wanted)
-        if isinstance(member, Decision):
-            return member
+        member = await self._identified(view, command, who, tenant, facts)
+        decision = member if isinstance(member, Decision) else await self._decided_by(member, view, command, facts)
+        if decision.refusal is not None:
+            follows = not isinstance(rule, OF_THE_OFFICE)
+            name = NAMES[type(rule)]
+            decision = await self._recorded(
+                view, decision, decision.refusal, name, command.which, facts, follows=follows
+            )
+        return msgspec.structs.replace(
+            decision, store_id=facts.store_id, origin_wanted=tenant.settings.log_ip_addresses
+        )
+
+    async def _identified(
+        self, view: View, command: OnCard, who: Identification, tenant: merchant.Merchant, facts: card.Facts
+    ) -> Member | Decision:
+        """Whoever is at the till, or a decision to refuse them."""
+        settings = tenant.settings
+        try:
+            if isinstance(command.command, card.Reverse) and settings.reversals_need_manager:
+                return await who.manager(view, command.staff, settings.lock_rule, facts.store_id)
+            wanted = facts.program.rules.require_staff_pin
+            return await who.member(view, command.staff, settings, facts.store_id, wanted=wanted)
+        except Rejected as refusal:
+            return Decision(refusal=refusal)
+
+    async def _decided_by(self, member: Member, view: View, command: OnCard, facts: card.Facts) -> Decision:
+        """What the card's rules make of it, with what the PIN entry made beside it, also where they refuse."""
+        staff_id = member.pin.id if member.pin else None
         try:
             decision = await self._decided(view, command, facts)
         except Rejected as refusal:
-            if not member.changes:
-                raise
-            return Decision(changes=member.changes, store_id=facts.store_id, refusal=refusal)
-        return msgspec.structs.replace(
-            decision,
-            changes=[*member.changes, *decision.changes],
-            staff_id=member.pin.id if member.pin else None,
-            origin_wanted=tenant.settings.log_ip_addresses,
+            return Decision(changes=member.changes, staff_id=staff_id, refusal=refusal)
+        changes = [*member.changes, *decision.changes]
+        return msgspec.structs.replace(decision, changes=changes, staff_id=staff_id)
+
+    async def _recorded(
+        self,
+        view: View,
+        decision: Decision,
+        refusal: Rejected,
+        name: str,
+        which: WhichCard,
+        facts: card.Facts,
+        *,
+        follows: bool,
+    ) -> Decision:
+        """The refusal, with a record of it on the card that the command reached if there is such a card.
+
+        `follows` is whether the command goes on to where a card was merged. Which refusal is given never depends on it.
+        """
+        try:
+            stream = await self.card_stream(view, which)
+            reached = await (self._followed(view, stream) if follows else view.need(CARD, stream, "card_not_found"))
+        except Rejected:
+            if not decision.changes:
+                raise refusal from None
+            return decision
+        record = refusals.RecordRefusal(
+            card=reached.id,
+            customer=reached.customer,
+            command=name,
+            code=refusal.code,
+            facts={fact: value for fact, value in refusal.facts.items() if fact not in IN_THE_SENDERS_WORDS},
+            program_version=facts.program.version,
         )
+        recorded = Change(aggregate=REFUSALS, stream=refusals_stream(reached.id), events=refusals.decide(record))
+        await view.find(REFUSALS, recorded.stream)
+        return msgspec.structs.replace(decision, changes=[*decision.changes, recorded])
 
     async def _decided(self, view: View, command: OnCard, facts: card.Facts) -> Decision:
         rule = command.command
@@ -145,16 +197,29 @@ class CardPlans:
         tenant = await view.need(MERCHANT, caller.merchant_id, "merchant_not_found")
         rules = await view.need(PROGRAM, program_stream(caller.merchant_id), "program_not_found")
         facts = card_facts(view.now, tenant, rules, caller.store_id, store_needed=False)
+        try:
+            decision = await self._merged(view, command, facts)
+        except Rejected as refusal:
+            if refusal.code == "card_not_found":
+                raise
+            name = NAMES[MergeCards]
+            decision = await self._recorded(
+                view, Decision(refusal=refusal), refusal, name, command.which, facts, follows=False
+            )
+        return msgspec.structs.replace(
+            decision, store_id=facts.store_id, origin_wanted=tenant.settings.log_ip_addresses
+        )
+
+    async def _merged(self, view: View, command: MergeCards, facts: card.Facts) -> Decision:
+        """What both cards' rules make of a merge."""
         source = await self._unmerged(view, await self.card_stream(view, command.which))
         target = await self._followed(view, command.into)
         giving = card.decide(source, card.MergeInto(target.id), facts)
-        taking = card.decide(target, card.Absorb(card.standing(source, rules, facts.now)), facts)
+        taking = card.decide(target, card.Absorb(card.standing(source, facts.program, facts.now)), facts)
         return Decision(
             main=target.id,
             changes=[*changes_on(source.id, giving), *changes_on(target.id, taking)],
-            store_id=facts.store_id,
             facts=facts,
-            origin_wanted=tenant.settings.log_ip_addresses,
         )
 
     async def enrol(self, view: View, command: EnrolCard) -> Decision:

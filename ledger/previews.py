@@ -100,6 +100,8 @@ class Previews:
             decision = await self._planner.plan(view, request.command, Identification(self._secrecy, asks=False))
         except Rejected as refusal:
             return view, refusal
+        if decision.refusal is not None:
+            return view, decision.refusal
         return view, await Draft(request, view, decision, self._keyring).finished()
 
     async def _taken_of(self, claims: Sequence[Claim]) -> set[tuple[UUID, str, str]]:

@@ -113,7 +113,7 @@ class Change(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What is to be written, and of which stream the answer tells.
 
-    A `refusal` beside changes means: write them (a wrong PIN is an event), then refuse.
+    A `refusal` beside changes means: write them (that it was refused is an event, and so is a wrong PIN), then refuse.
     """
 
     main: UUID | None = None
