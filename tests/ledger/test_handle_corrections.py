@@ -38,6 +38,7 @@ from ledger.errors import Unavailable
 from ledger.merchant import ChangeSettings, MerchantSettings, StaffPinPolicy
 from ledger.program import ExpiryPolicy
 from ledger.staff_pin import StaffRole
+from ledger.streams import refusals_stream
 from tests.at_the_door import all_at_once, of, refused, shop_on, told, two_servers
 from tests.running import running
 from tests.shop import PIN, Shop, open_shop
@@ -623,10 +624,13 @@ async def test_a_refusal_takes_nothing_that_is_due(database_url: str) -> None:
         enrolled = await shop.enrol()
         await shop.ask(enrolled, EarnPoints(1_000))
         shop.clock.forward(days=31)
-        before = await head(shop)
+        before, stood = await past(shop, enrolled), await head(shop)
         code, facts = await refused(shop.ask(enrolled, RedeemPoints("coffee")))
         assert (code, facts["points_balance"]) == ("not_enough_points", 0)
-        assert await head(shop) == before
+        assert await past(shop, enrolled) == before
+        assert await head(shop) == stood + 1
+        ((_, read),) = await shop.history(refusals_stream(enrolled.id))
+        assert (read.event.code, read.event.facts) == (code, facts)
 
 
 # ---- previews -------------------------------------------------------------------------------------------------
