@@ -108,7 +108,6 @@ class CardPlans:
             program_version=facts.program.version,
         )
         recorded = Change(aggregate=REFUSALS, stream=refusals_stream(reached.id), events=refusals.decide(record))
-        await view.find(REFUSALS, recorded.stream)
         return msgspec.structs.replace(decision, changes=[*decision.changes, recorded])
 
     async def _decided(self, view: View, command: OnCard, facts: card.Facts) -> Decision:

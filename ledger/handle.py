@@ -20,6 +20,7 @@ from ledger.secrecy import Secrecy, WrongSecret
 from ledger.staff import Identification
 from ledger.store.keys import Keyring, SealBroken
 from ledger.store.log import Log
+from ledger.store.names import REFUSALS
 from ledger.store.recorder import Append, Claim, Outcome, Stale, Taken, Written
 from ledger.view import ClaimOn, Decision, Holder, View, value_of
 
@@ -155,11 +156,7 @@ class Ledger:
                 raise
             return earlier
         if decision.refusal is not None:
-            if not await self._is_current(view):
-                return None
-            earlier = await self._earlier(request, view)
-            if earlier is not None:
-                return earlier
+            return await self._refused(request, view, decision)
         entry = await Draft(request, view, decision, self._keyring).finished()
         outcome = await self._append(entry.append, view)
         match outcome:
@@ -171,6 +168,31 @@ class Ledger:
             case Taken(claim):
                 self.log.forget(entry.append.guards)
                 return await self._taken(request, view, claim)
+
+    async def _refused(self, request: Request, view: View, decision: Decision) -> Handled | None:
+        """Writes what a refusal leaves behind and refuses; None means that something had moved.
+
+        Others who are refused at the same card move nothing that this refusal rests on, only the end of the record:
+        that alone is read anew, or whoever reads the most would never come to write.
+        """
+        if not await self._is_current(view):
+            return None
+        earlier = await self._earlier(request, view)
+        if earlier is not None:
+            return earlier
+        facts = dict(view.guards)
+        record = next((change.stream for change in decision.changes if change.aggregate is REFUSALS), None)
+        if record is not None:
+            await view.find(REFUSALS, record)
+        while True:
+            entry = await Draft(request, view, decision, self._keyring).finished()
+            outcome = await self._append(entry.append, view)
+            if isinstance(outcome, Written):
+                return self._written(entry, decision, outcome.position)
+            overtaken = record is not None and await view.moved(REFUSALS, record)
+            if not overtaken or not await self.log.is_current(facts):
+                self.log.forget(entry.append.guards)
+                return None
 
     async def _is_current(self, view: View) -> bool:
         """Whether nothing that was read has moved; what did is read anew the next time."""

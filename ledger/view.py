@@ -39,7 +39,17 @@ class View:
         known = self.loaded.get(stream)
         if known is not None:
             return known if known.aggregate is aggregate else None
-        loaded = await self.log.load(aggregate, stream, fresh=self.fresh)
+        return await self._read(aggregate, stream, fresh=self.fresh)
+
+    async def moved(self, aggregate: Aggregate[Any, Any], stream: UUID) -> bool:
+        """Whether the stream has another end by now than was read; that end is then what was read."""
+        known = self.loaded.pop(stream, None)
+        now = await self._read(aggregate, stream, fresh=True)
+        return (known.last_hash if known else None) != (now.last_hash if now else None)
+
+    async def _read(self, aggregate: Aggregate[S, Any], stream: UUID, *, fresh: bool) -> Loaded[S] | None:
+        self.guards.pop(stream, None)
+        loaded = await self.log.load(aggregate, stream, fresh=fresh)
         if loaded is None or loaded.merchant_id != self.caller.merchant_id:
             return None
         self.guards[stream] = loaded.version
