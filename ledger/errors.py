@@ -6,7 +6,7 @@ Fact = str | int | bool | None
 
 
 class Rejected(Exception):
-    """A rule refused a command; nothing of the command was recorded.
+    """A rule refused a command; nothing of what it asked for was recorded, at most that it was refused.
 
     `code` is stable, in snake_case, and listed with its meaning in `api.problems`; `facts` are values that a
     program can act on (`next_stamp_available_at` in RFC 3339, `points_missing` in points).

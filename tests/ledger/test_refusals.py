@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+import psycopg
 import pytest
 
 from ledger.actor import Caller, Role
@@ -23,6 +24,7 @@ from ledger.commands import (
     VerifyPin,
     WhichCard,
 )
+from ledger.errors import Unavailable
 from ledger.merchant import ChangeSettings, MerchantSettings, StaffPinPolicy
 from ledger.program import ChangeProgram
 from ledger.refusals import CommandRefused, RecordRefusal, decide, evolve
@@ -455,3 +457,33 @@ async def test_a_refusal_on_facts_that_moved_elsewhere_is_decided_again_and_not_
         await here.send(OnMerchant(ChangeSettings({"allow_reversals": False})), here.merchant)
         assert (await refused(there.ask(enrolled, Reverse(card=enrolled.id, version=2))))[0] == "reversals_not_allowed"
         assert await codes(here, enrolled) == ["not_enough_points", "reversals_not_allowed"]
+
+
+# ---- when the log does not answer -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@running
+async def test_a_refusal_that_cannot_be_recorded_is_not_given_and_is_once_it_can_be(database_url: str) -> None:
+    async with shop_on(database_url) as shop, await psycopg.AsyncConnection.connect(database_url) as beside:
+        enrolled = await shop.enrol()
+        await beside.execute("LOCK TABLE events IN EXCLUSIVE MODE")
+        with pytest.raises(Unavailable):
+            await shop.ask(enrolled, RedeemPoints("coffee"), key="k")
+        await beside.rollback()
+        code, _ = await refused(shop.ask(enrolled, RedeemPoints("coffee"), key="k"))
+        assert (code, set(await codes(shop, enrolled))) == ("not_enough_points", {"not_enough_points"})
+
+
+@running
+async def test_nothing_is_recorded_upon_a_refusal_that_the_database_lost(database_url: str) -> None:
+    async with shop_on(database_url) as shop, await psycopg.AsyncConnection.connect(database_url) as beside:
+        enrolled = await shop.enrol()
+        await refused(shop.ask(enrolled, RedeemStamps()))
+        await refused(shop.ask(enrolled, RedeemPoints("coffee")))
+        stream = refusals_stream(enrolled.id)
+        lost = await beside.execute("DELETE FROM events WHERE originator_id = %s AND originator_version = 2", [stream])
+        await beside.commit()
+        assert lost.rowcount == 1
+        await refused(shop.ask(enrolled, RedeemStamps()))
+        assert await codes(shop, enrolled) == ["not_enough_stamps"] * 2
