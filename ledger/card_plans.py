@@ -46,10 +46,7 @@ class CardPlans:
         decision = member if isinstance(member, Decision) else await self._decided_by(member, view, command, facts)
         if decision.refusal is not None:
             follows = not isinstance(rule, OF_THE_OFFICE)
-            name = NAMES[type(rule)]
-            decision = await self._recorded(
-                view, decision, decision.refusal, name, command.which, facts, follows=follows
-            )
+            decision = await self._recorded(view, decision, NAMES[type(rule)], command.which, facts, follows=follows)
         return msgspec.structs.replace(
             decision, store_id=facts.store_id, origin_wanted=tenant.settings.log_ip_addresses
         )
@@ -78,20 +75,14 @@ class CardPlans:
         return msgspec.structs.replace(decision, changes=changes, staff_id=staff_id)
 
     async def _recorded(
-        self,
-        view: View,
-        decision: Decision,
-        refusal: Rejected,
-        name: str,
-        which: WhichCard,
-        facts: card.Facts,
-        *,
-        follows: bool,
+        self, view: View, decision: Decision, name: str, which: WhichCard, facts: card.Facts, *, follows: bool
     ) -> Decision:
-        """The refusal, with a record of it on the card that the command reached if there is such a card.
+        """A refusal with a record of it, on the card that the command reached if there is such a card.
 
-        `follows` is whether the command goes on to where a card was merged. Which refusal is given never depends on it.
+        `name` is the command's; `follows` is whether it goes on to where a card was merged.
         """
+        refusal = decision.refusal
+        assert refusal is not None, "only refusals are recorded"
         try:
             stream = await self.card_stream(view, which)
             reached = await (self._followed(view, stream) if follows else view.need(CARD, stream, "card_not_found"))
@@ -201,10 +192,8 @@ class CardPlans:
         except Rejected as refusal:
             if refusal.code == "card_not_found":
                 raise
-            name = NAMES[MergeCards]
-            decision = await self._recorded(
-                view, Decision(refusal=refusal), refusal, name, command.which, facts, follows=False
-            )
+            decision = Decision(refusal=refusal)
+            decision = await self._recorded(view, decision, NAMES[MergeCards], command.which, facts, follows=False)
         return msgspec.structs.replace(
             decision, store_id=facts.store_id, origin_wanted=tenant.settings.log_ip_addresses
         )
