@@ -18,7 +18,7 @@ from api.commands import provide_key
 from api.documented import OpenApiJson
 from api.limits import AnswerTimeLimit, JsonRequest
 from api.parts import Parts
-from api.resources import access, cards, corrections, pins, previews, programs, till
+from api.resources import access, audit, cards, corrections, pins, previews, programs, till
 from api.tokens import Tokens
 from ledger.entropy import SystemClock, SystemEntropy
 from ledger.errors import Rejected, Unavailable
@@ -27,6 +27,7 @@ from ledger.secrecy import Secrecy
 from ledger.settings import Settings
 from ledger.store.keys import Keyring, key_from_text
 from ledger.store.log import Log
+from projections.reading import Reader
 
 STATIC = Path(__file__).parent / "static"
 
@@ -36,16 +37,24 @@ def parts_from(settings: Settings) -> Parts:
     if not (settings.database_url and settings.pepper and settings.master_key and settings.token_secret):
         raise ValueError("an API process needs a database and its secrets; `loyalty` fills them in")
     clock, entropy = SystemClock(), SystemEntropy()
-    keyring = Keyring(key_from_text(settings.master_key), entropy)
+    keyring = keyring_from(settings)
     secrecy = Secrecy(settings.pepper.encode(), entropy, clock, settings.bcrypt_rounds)
     return Parts(
         settings=settings,
         base_url=settings.base_url,
+        reader=Reader(settings.database_url),
         ledger=Ledger(Log(settings.database_url, keyring), keyring, secrecy, clock, entropy),
         tokens=Tokens(settings.token_secret, settings.token_minutes),
         clock=clock,
         entropy=entropy,
     )
+
+
+def keyring_from(settings: Settings) -> Keyring:
+    """People's keys, under the master key of the settings."""
+    if not settings.master_key:
+        raise ValueError("people's keys need their master key; `loyalty` fills it in")
+    return Keyring(key_from_text(settings.master_key), SystemEntropy())
 
 
 def create_app(parts: Parts) -> Litestar:
@@ -54,9 +63,11 @@ def create_app(parts: Parts) -> Litestar:
     @asynccontextmanager
     async def open_log(_: Litestar) -> AsyncIterator[None]:
         await parts.ledger.open()
+        await parts.reader.open()
         try:
             yield
         finally:
+            await parts.reader.close()
             await parts.ledger.close()
 
     store_side = Router(
@@ -72,9 +83,16 @@ def create_app(parts: Parts) -> Litestar:
         dependencies={"caller": Provide(provide_caller), "key": Provide(provide_key)},
         tags=["store"],
     )
+    auditors_side = Router(
+        "/api/v1/audit/loyalty",
+        route_handlers=[*audit.HANDLERS],
+        dependencies={"caller": Provide(provide_caller), "key": Provide(provide_key)},
+        tags=["audit"],
+    )
     return Litestar(
         route_handlers=[
             store_side,
+            auditors_side,
             *access.HANDLERS,
             docs,
             create_static_files_router("/static", directories=[STATIC], include_in_schema=False),

@@ -10,7 +10,6 @@ from litestar.params import HeaderParameter
 
 from api.limits import JsonRequest
 from api.parts import Parts
-from api.tokens import Identity
 from ledger.actor import Caller, Role
 from ledger.errors import Rejected
 from ledger.secrecy import key_digest
@@ -19,6 +18,8 @@ from ledger.store.names import ACCOUNT, MERCHANT, TERMINAL
 TERMINAL_KEY = re.compile(r"lt_([0-9a-f]{32})_([0-9a-f]{48})")
 STORE_SIDE = (Role.TERMINAL, Role.MANAGER)
 MANAGERS = (Role.MANAGER,)
+AUDITORS = (Role.AUDITOR, Role.ADMIN)
+AUDITORS_AND_MANAGERS = (*AUDITORS, Role.MANAGER)
 
 # A class and no generic alias: litestar looks at each request whether it is one, and an alias answers by an exception.
 Connection = JsonRequest
@@ -97,18 +98,18 @@ async def account_caller(
         role=identity.role,
         id=identity.account_id,
         merchant_id=identity.merchant_id,
-        store_id=await named_store(parts, identity, store_code, fresh=fresh),
+        store_id=await named_store(parts, identity.merchant_id, store_code, fresh=fresh),
         ip_address=request.client.host if request.client else None,
         user_agent=request.headers.get("user-agent", "")[:200] or None,
     )
 
 
-async def named_store(parts: Parts, identity: Identity, code: str | None, *, fresh: bool) -> UUID | None:
+async def named_store(parts: Parts, merchant_id: UUID, code: str | None, *, fresh: bool) -> UUID | None:
     """The store of the merchant with that code; None where none is named."""
     if code is None:
         return None
     for read_fresh in (fresh, True):
-        merchant = await parts.ledger.log.load(MERCHANT, identity.merchant_id, fresh=read_fresh)
+        merchant = await parts.ledger.log.load(MERCHANT, merchant_id, fresh=read_fresh)
         for store in merchant.state.stores.values() if merchant is not None else ():
             if store.code == code:
                 return store.id

@@ -17,6 +17,7 @@ from ledger.actor import Caller
 from ledger.commands import Command
 from ledger.entry import Handled, Result
 from ledger.errors import Rejected
+from projections.read_model import ReadModel
 
 BARE_KEY = r"([\x21\x23-\x7e](?:[\x20\x21\x23-\x7e]{0,253}[\x21\x23-\x7e])?)"
 KEY = re.compile(f'"{BARE_KEY}"|{BARE_KEY}')
@@ -109,17 +110,19 @@ def identifier(handled: Handled) -> str:
     return msgspec.json.decode(handled.answer, type=Identified).id
 
 
-async def positioned(parts: Parts, wanted: str | None) -> int:
-    """The position that an answer reflects at least; waits for nothing, as reads follow the log itself.
+async def positioned(parts: Parts, wanted: str | None, *models: ReadModel) -> int:
+    """The position that an answer reflects at least, once it is the one that is wanted, or a later one.
 
-    Raises `behind` for a position that the log has not reached: the database was restored, or it is another one.
+    Read models are waited for, for a moment. What follows the log itself is as far as the log is, with nothing to wait
+    for. Raises `behind` where the position is not reached: a read model lags, or the log never was there.
     """
+    if wanted is not None and not re.fullmatch(r"[0-9]{1,18}", wanted):
+        raise Rejected("invalid_position")
+    if models:
+        return await parts.reader.reached(models, int(wanted or 0))
     head = await parts.ledger.log.head()
-    if wanted is not None:
-        if not re.fullmatch(r"[0-9]{1,18}", wanted):
-            raise Rejected("invalid_position")
-        if int(wanted) > head:
-            raise Rejected("behind", position=head)
+    if wanted is not None and int(wanted) > head:
+        raise Rejected("behind", position=head)
     return head
 
 
@@ -132,13 +135,28 @@ def answered(body: Any, position: int) -> Response[bytes]:
 
 def cursor_from(text: str | None, otherwise: int) -> int:
     """The position in a cursor."""
-    if text is None:
-        return otherwise
-    if not re.fullmatch(r"p[0-9]{1,18}", text):
-        raise Rejected("invalid_cursor")
-    return int(text[1:])
+    place = place_from(text, 18)
+    return place[0] if place is not None else otherwise
 
 
 def cursor_of(position: int | None) -> str | None:
     """A cursor for a position."""
-    return f"p{position}" if position is not None else None
+    return cursor_at((position,)) if position is not None else None
+
+
+def place_from(text: str | None, *digits_max: int) -> tuple[int, ...] | None:
+    """The numbers in a cursor, each of so many digits at the most."""
+    if text is None:
+        return None
+    numbers = text.removeprefix("p").split(".")
+    fits = len(numbers) == len(digits_max) and all(
+        re.fullmatch(f"[0-9]{{1,{most}}}", number) for number, most in zip(numbers, digits_max, strict=True)
+    )
+    if not fits or not text.startswith("p"):
+        raise Rejected("invalid_cursor")
+    return tuple(map(int, numbers))
+
+
+def cursor_at(place: tuple[int, ...] | None) -> str | None:
+    """A cursor for a place that is made of numbers."""
+    return "p" + ".".join(map(str, place)) if place is not None else None

@@ -50,6 +50,18 @@ KINDS: dict[str, Kind] = {
     ),
     "invalid_cursor": Kind(400, "Invalid cursor", "Use next_cursor of the page before, unchanged."),
     "invalid_position": Kind(400, "Invalid Loyalty-Position", "Send the integer that a command answered."),
+    "invalid_moment": Kind(
+        400, "No such time", "`parameter` takes a time in RFC 3339 with its zone; in an address, + is written %2B."
+    ),
+    "invalid_time_range": Kind(400, "Nothing in between", "`from` is later than `to`."),
+    "position_not_reached": Kind(400, "Past the end of the log", "The log ends at `position`."),
+    "unknown_event_name": Kind(400, "No such event", "No event has this name; docs/log.md says where they are listed."),
+    "invalid_day": Kind(400, "No such day", "`parameter` takes a day as 2026-01-31."),
+    "invalid_days": Kind(400, "No day in between", "`from` is later than `to`."),
+    "invalid_search": Kind(
+        400, "Too little to look for", "Give at least `characters_min` characters; at a till, `digits_min` digits."
+    ),
+    "invalid_sort": Kind(400, "Sorted by what was found", "A search cannot be sorted otherwise: leave `sort` out."),
     "invalid_credentials": Kind(401, "Not signed in", "The bearer key or token is missing, wrong, expired or revoked."),
     "wrong_password": Kind(401, "Wrong e-mail or password", "No account has this e-mail address and password."),
     "not_allowed": Kind(403, "Not allowed", "This credential may not do that."),

@@ -6,6 +6,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ import uvicorn
 import uvloop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from api.app import create_app, parts_from
+from api.app import create_app, keyring_from, parts_from
 from api.parts import Parts
 from ledger.actor import OPERATOR, PLATFORM, Caller, Role
 from ledger.commands import OpenAccount
@@ -32,6 +33,7 @@ from loyalty.records import Format, format_of
 from loyalty.serving import JoiningProtocol, collect_less
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
 from migrations import MigrationError, migrate, missing
+from projections.feed import Feed
 from schemas.kinds import Email, Name
 from workers.expire_points import Expired, cards_to_look_at, expire_points
 
@@ -86,7 +88,7 @@ def main() -> None:
 @main.command()
 @click.option("--demo", "with_demo", is_flag=True, help="Make a merchant to try things with, and demo.json.")
 def up(with_demo: bool) -> None:
-    """Run everything in the foreground: servers, migrations, API. Ctrl-C stops all of it."""
+    """Run everything in the foreground: servers, migrations, API, read models. Ctrl-C stops all of it."""
     interrupt_on_stop_signals()
     settings = installation()
     assert settings.data_dir is not None, "an installation has a data folder"
@@ -114,7 +116,7 @@ def needs_embedded(settings: Settings) -> bool:
 
 
 def run_processes(settings: Settings, *, with_demo: bool) -> int:
-    """Runs the API's processes over one listening socket until asked to stop."""
+    """Runs the API's processes over one listening socket, and the feed, until asked to stop."""
     with listening(settings) as listener:
         settings = msgspec.structs.replace(settings, port=listener.getsockname()[1])
         if with_demo:
@@ -124,6 +126,8 @@ def run_processes(settings: Settings, *, with_demo: bool) -> int:
         children = [
             Child(f"api-{number + 1}", command, environment, (listener.fileno(),)) for number in range(settings.workers)
         ]
+        feeding = [sys.executable, "-m", "loyalty", "project", "--beside"]
+        children.append(Child("projections", feeding, environment))
         click.echo(f"API at {settings.base_url}, its documentation at /docs. Ctrl-C stops.")
         return Supervisor(children).run()
 
@@ -200,6 +204,20 @@ def serve(fd: int | None) -> None:
     )
     collect_less()
     uvicorn.Server(config).run(sockets=[listener])
+
+
+@main.command()
+@click.option("--beside", is_flag=True, help="Goes when the process that started it goes.")
+def project(beside: bool) -> None:
+    """Keep the read models told: run one, or several, of which one works and the others stand by."""
+    if beside:
+        exit_with_parent()
+    interrupt_on_stop_signals()
+    settings = running(installation())
+    with_parts(settings, nothing)
+    collect_less()
+    with suppress(KeyboardInterrupt):
+        uvloop.run(Feed(database_of(settings), keyring_from(settings)).follow())
 
 
 @main.command("migrate")

@@ -1,14 +1,163 @@
-"""Cards as people see them, read from the log itself: a card is there the moment it is enrolled."""
+"""Cards as people see them.
 
-from datetime import datetime
+One card is read from the log itself, so that a till sees what another has just done; many are read from a table.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+from psycopg.rows import TupleRow
+
 from ledger import card as rules_of_cards
-from ledger.card import Card
+from ledger.actor import PLATFORM
+from ledger.card import Card, CardEnrolled
+from ledger.errors import Rejected
 from ledger.program import Program
+from ledger.store.codec import decode
+from ledger.store.keys import Keyring
 from ledger.store.log import Log
-from ledger.store.names import CARD, PROGRAM, TOPICS
+from ledger.store.names import CARD, PROGRAM, topics_of
+from ledger.streams import program_stream
+from projections.applying import END_OF_LOG
+from projections.card_search import folded
+from projections.movements import VISITS
+from projections.read_model import Batch, Connection, Memory, ReadModel, Told
+from projections.reading import Reader
 from schemas import cards
+
+REMEMBERED_MAX = 50_000
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+LAST_MICROSECOND = 250_000_000_000_000_000
+"""In the year 9892: after anything that happens."""
+STATES = "SELECT id, state FROM cards WHERE id = ANY(%b)"
+UPSERT = b"""
+    INSERT INTO cards (
+        id, merchant_id, customer, card_number, store_id, status, points_balance, stamp_count, enrolled_at,
+        last_activity_at, lot_ends_at, first_visit_day, enrolled_position, position, state
+    )
+    SELECT * FROM unnest(
+        %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::uuid[], %b::text[], %b::bigint[], %b::bigint[],
+        %b::timestamptz[], %b::timestamptz[], %b::timestamptz[], %b::date[], %b::bigint[], %b::bigint[], %b::bytea[]
+    )
+    ON CONFLICT (id) DO UPDATE SET
+        status = excluded.status, points_balance = excluded.points_balance, stamp_count = excluded.stamp_count,
+        last_activity_at = excluded.last_activity_at, lot_ends_at = excluded.lot_ends_at,
+        first_visit_day = least(cards.first_visit_day, excluded.first_visit_day),
+        position = excluded.position, state = excluded.state
+"""
+
+# ---- the table ----------------------------------------------------------------------------------------------------
+
+
+async def apply(batch: Batch, connection: Connection, memory: Memory) -> None:
+    """Folds every card that something happened to, by the rules' own `evolve`, and keeps what it came to."""
+    told = [each for each in batch.events if isinstance(each.read.event, CARD.events)]
+    await remember(told, connection, memory)
+    enrolled: dict[UUID, int] = {}
+    visited: dict[UUID, date] = {}
+    changed: dict[UUID, int] = {}
+    for position, read, day in told:
+        event, stream = read.event, read.at.stream
+        if type(event) is CardEnrolled:
+            # What ties the card to a person stays sealed, in the log.
+            event = msgspec.structs.replace(event, private=None)
+            enrolled[stream] = position
+        if type(event) in VISITS and day is not None:
+            visited[stream] = min(visited.get(stream, day), day)
+        memory[stream] = rules_of_cards.evolve(memory.get(stream), event, read.at)
+        changed[stream] = position
+    if changed:
+        rows = [
+            row(memory[stream], visited.get(stream), enrolled.get(stream, 0), position)
+            for stream, position in sorted(changed.items())
+        ]
+        await connection.execute(UPSERT, [list(column) for column in zip(*rows, strict=True)])
+    forget(memory, list(changed))
+
+
+async def remember(told: Sequence[Told], connection: Connection, memory: Memory) -> None:
+    """Has the cards that a batch begins with."""
+    begun = {each.read.at.stream for each in told if each.read.at.version == 1}
+    missing = list({each.read.at.stream for each in told} - begun - memory.keys())
+    if missing:
+        cursor = connection.cursor(binary=True)
+        await cursor.execute(STATES, [missing])
+        memory |= {stream: decoded(state) for stream, state in await cursor.fetchall()}
+
+
+def forget(memory: Memory, latest: Sequence[UUID]) -> None:
+    """Keeps the cards that were used last."""
+    for stream in latest:
+        memory[stream] = memory.pop(stream)
+    for stream in list(memory)[: max(0, len(memory) - REMEMBERED_MAX)]:
+        del memory[stream]
+
+
+def row(card: Card, first_visit: date | None, enrolled_position: int, position: int) -> tuple[object, ...]:
+    """A card as it stands in the table; `first_visit` is of the batch, `enrolled_position` counts for new ones only."""
+    return (
+        card.id,
+        card.merchant_id,
+        card.customer,
+        card.card_number,
+        card.store_id,
+        card.status.value,
+        card.points_balance,
+        card.stamp_count,
+        card.enrolled_at,
+        card.last_activity_at,
+        min((lot.expires_at for lot in card.lots if lot.expires_at is not None), default=None),
+        first_visit,
+        enrolled_position,
+        position,
+        msgspec.msgpack.encode(card),
+    )
+
+
+def decoded(state: bytes) -> Card:
+    """A card as the table keeps it."""
+    return msgspec.msgpack.decode(state, type=Card)
+
+
+MODEL = ReadModel(
+    name="cards",
+    version=1,
+    tables={
+        "cards": """
+            CREATE TABLE cards (
+                id uuid PRIMARY KEY,
+                merchant_id uuid NOT NULL,
+                customer uuid NOT NULL,
+                card_number text COLLATE "C" NOT NULL,
+                store_id uuid,
+                status text COLLATE "C" NOT NULL,
+                points_balance bigint NOT NULL,
+                stamp_count bigint NOT NULL,
+                enrolled_at timestamptz NOT NULL,
+                last_activity_at timestamptz NOT NULL,
+                lot_ends_at timestamptz,
+                first_visit_day date,
+                enrolled_position bigint NOT NULL,
+                position bigint NOT NULL,
+                state bytea NOT NULL
+            ) WITH (fillfactor = 80)"""
+    },
+    indexes="""
+        CREATE INDEX IF NOT EXISTS cards_enrolled ON cards (merchant_id, enrolled_position);
+        CREATE INDEX IF NOT EXISTS cards_status ON cards (merchant_id, status, enrolled_position);
+        CREATE INDEX IF NOT EXISTS cards_activity ON cards (merchant_id, last_activity_at, enrolled_position);
+        CREATE INDEX IF NOT EXISTS cards_customer ON cards (customer);
+        CREATE INDEX IF NOT EXISTS cards_lot_ends ON cards (merchant_id, lot_ends_at) WHERE lot_ends_at IS NOT NULL;
+    """,
+    topics=frozenset(topic for event_type in CARD.events for topic in topics_of(event_type)),
+    apply=apply,
+    rests_on=CARD.fold,
+)
+
+# ---- one card -----------------------------------------------------------------------------------------------------
 
 
 def shown(card: Card, program: Program, now: datetime) -> cards.Card:
@@ -52,24 +201,139 @@ async def current(log: Log, merchant: UUID, card: UUID) -> Card | None:
     return loaded.state if loaded is not None and loaded.merchant_id == merchant else None
 
 
-async def page(
-    log: Log, merchant: UUID, program: UUID, before: int, limit: int, now: datetime
-) -> tuple[list[cards.Card], int | None]:
-    """A merchant's cards, newest first, enrolled before a position; and from where the next page goes on."""
-    topic = TOPICS[rules_of_cards.CardEnrolled]
-    found = await log.first_events(merchant, topic, before, limit + 1, newest_first=True)
-    shown_cards = []
-    followed = await current_program(log, program) if found else None
-    states = {loaded.stream: loaded for loaded in await log.load_many(CARD, [stream for _, stream in found[:limit]])}
-    for _, stream in found[:limit]:
-        loaded = states[stream]
-        assert followed is not None, "cards are enrolled under a program"
-        shown_cards.append(shown(loaded.state, followed, now))
-    return shown_cards, found[limit - 1][0] if len(found) > limit else None
-
-
 async def current_program(log: Log, program: UUID) -> Program:
     """A program that is there."""
     loaded = await log.load(PROGRAM, program, fresh=True)
     assert loaded is not None, "cards are enrolled under a program"
     return loaded.state
+
+
+# ---- many cards ---------------------------------------------------------------------------------------------------
+
+WITH_PEOPLE = """
+    SELECT c.state, k.subject_id, k.wrapped, card_event.state, customer_event.state, c.id, c.enrolled_position,
+        c.last_activity_at
+    FROM (
+        SELECT cards.*, {term} AS term FROM {found}
+            AND (%(status)s::text IS NULL OR cards.status = %(status)s)
+            AND (%(store)s::uuid IS NULL OR cards.store_id = %(store)s)
+        ORDER BY {order} LIMIT %(limit)s
+    ) AS c
+    LEFT JOIN subject_keys k ON k.subject_id = c.customer
+    LEFT JOIN events card_event ON card_event.originator_id = c.id AND card_event.originator_version = 1
+    LEFT JOIN events customer_event
+        ON customer_event.originator_id = c.customer AND customer_event.originator_version = 1
+    ORDER BY {order_of_all}
+"""
+NEWEST = WITH_PEOPLE.format(
+    found="cards WHERE cards.merchant_id = %(merchant)s AND cards.enrolled_position < %(before)s",
+    term="''",
+    order="cards.enrolled_position DESC",
+    order_of_all="c.enrolled_position DESC",
+)
+LATELY_USED = WITH_PEOPLE.format(
+    found="""
+        cards WHERE cards.merchant_id = %(merchant)s
+            AND (cards.last_activity_at, cards.enrolled_position) < (%(used_before)s, %(before)s)
+    """,
+    term="''",
+    order="cards.last_activity_at DESC, cards.enrolled_position DESC",
+    order_of_all="c.last_activity_at DESC, c.enrolled_position DESC",
+)
+SEARCHED = WITH_PEOPLE.format(
+    found="""
+        search_terms t JOIN cards ON cards.customer = t.customer AND cards.merchant_id = t.merchant_id
+        WHERE t.merchant_id = %(merchant)s AND t.term >= %(first)s AND t.term < %(last)s
+            AND (t.term, t.customer) >= (%(after_term)s, %(after_customer)s)
+            AND (t.term, t.customer, cards.enrolled_position)
+                > (%(after_term)s, %(after_customer)s, %(after_position)s)
+            AND NOT EXISTS (
+                SELECT FROM search_terms sooner
+                WHERE sooner.customer = t.customer AND sooner.term >= %(first)s AND sooner.term < t.term
+            )
+    """,
+    term="t.term",
+    order="t.term, t.customer, cards.enrolled_position",
+    order_of_all="c.term, c.customer, c.enrolled_position",
+)
+PLACE_OF = """
+    SELECT cards.customer, cards.enrolled_position, (
+        SELECT min(term) FROM search_terms t
+        WHERE t.customer = cards.customer AND t.term >= %(first)s AND t.term < %(last)s
+    )
+    FROM cards WHERE cards.id = %(card)s AND cards.merchant_id = %(merchant)s
+"""
+LAST_CHARACTER = chr(0x10FFFF)
+
+
+class Wanted(NamedTuple):
+    """Which cards, in which order: of a status, of a store, found by a text; the newest first, or those used last."""
+
+    status: str | None = None
+    store_id: UUID | None = None
+    text: str | None = None
+    lately_used: bool = False
+
+
+async def page(
+    reader: Reader, log: Log, merchant: UUID, wanted: Wanted, after: tuple[int, ...] | None, limit: int, now: datetime
+) -> tuple[list[cards.ListedCard], tuple[int, ...] | None]:
+    """A merchant's cards with their people, from some place on; and from where the next page goes on.
+
+    A place is made of numbers: the log position that a card was enrolled at, or the instant in microseconds that it was
+    last used at and that position, or the id of a card among those that a text found.
+    """
+    asked = {"merchant": merchant, "status": wanted.status, "store": wanted.store_id, "limit": limit + 1}
+    if wanted.text is not None:
+        query, more = SEARCHED, await searched_from(reader, merchant, folded(wanted.text), after)
+    elif wanted.lately_used:
+        used, before = after or (LAST_MICROSECOND, END_OF_LOG)
+        query, more = LATELY_USED, {"used_before": instant(used), "before": before}
+    else:
+        query, more = NEWEST, {"before": after[0] if after else END_OF_LOG}
+    rows = await reader.rows(query, asked | more)
+    if not rows:
+        return [], None
+    program = await current_program(log, program_stream(merchant))
+    items = [listed(row, program, log.keyring, now) for row in rows[:limit]]
+    return items, place_of(rows[limit - 1], wanted) if len(rows) > limit else None
+
+
+async def searched_from(reader: Reader, merchant: UUID, text: str, after: tuple[int, ...] | None) -> dict[str, object]:
+    """Between which terms a text is looked for, and after which card."""
+    between: dict[str, object] = {"first": text, "last": text + LAST_CHARACTER}
+    if after is not None:
+        rows = await reader.rows(PLACE_OF, between | {"card": UUID(int=after[0]), "merchant": merchant})
+        if not rows or rows[0][2] is None:
+            raise Rejected("invalid_cursor")
+        customer, position, term = rows[0]
+        return between | {"after_term": term, "after_customer": customer, "after_position": position}
+    return between | {"after_term": "", "after_customer": PLATFORM, "after_position": 0}
+
+
+def listed(row: TupleRow, program: Program, keyring: Keyring, now: datetime) -> cards.ListedCard:
+    """A row as a card with its person, as far as they were not erased."""
+    state, subject, wrapped, card_event, customer_event = row[:5]
+    card = decoded(state)
+    key = keyring.of(subject, wrapped)
+    holder = decode(bytes(card_event), key).event.private if card_event is not None else None
+    if holder is not None:
+        card = msgspec.structs.replace(card, customer_id=holder.customer_id, qr_code=holder.qr_code)
+    person = decode(bytes(customer_event), key).event.private if customer_event is not None else None
+    known = cards.Person(person.name, person.email, person.phone, person.locale) if person is not None else None
+    return cards.ListedCard(**msgspec.structs.asdict(shown(card, program, now)), person=known)
+
+
+def place_of(row: TupleRow, wanted: Wanted) -> tuple[int, ...]:
+    """The place of a row, to go on from."""
+    card, enrolled_position, last_activity_at = row[5:8]
+    if wanted.text is not None:
+        return (card.int,)
+    if wanted.lately_used:
+        return (round((last_activity_at - EPOCH) / MICROSECOND), enrolled_position)
+    return (enrolled_position,)
+
+
+def instant(microseconds: int) -> datetime:
+    """An instant from the microseconds since 1970."""
+    return EPOCH + microseconds * MICROSECOND

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
@@ -16,10 +17,11 @@ Memory = dict[Any, Any]
 
 
 class Told(NamedTuple):
-    """An event where it stands in the log."""
+    """An event where it stands in the log; `day` is the date at the store where it happened, of a card's events."""
 
     position: int
     read: Read
+    day: date | None
 
 
 class Batch(NamedTuple):

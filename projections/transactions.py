@@ -1,93 +1,202 @@
-"""A card's history as people read it, folded from its stream."""
+"""Transactions: what happened to cards, as tills, managers and customers read it."""
 
-from typing import Any
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from ledger import card
-from ledger.actor import Role
+from psycopg.rows import TupleRow
+
 from ledger.entry import transaction_id
-from ledger.store.codec import Read
 from ledger.store.log import Log
-from ledger.store.names import CARD, MERCHANT, STAFF_PIN, topics_of
-from schemas.cards import Transaction, TransactionKind
+from ledger.store.names import MERCHANT, STAFF_PIN
+from projections.applying import END_OF_LOG
+from projections.movements import TOPICS, Movement
+from projections.read_model import Batch, Connection, Memory, ReadModel
+from projections.reading import Reader
+from schemas.cards import CardTransaction, Transaction, TransactionKind
 
-KINDS: dict[type[Any], TransactionKind] = {
-    card.CardEnrolled: "enrolled",
-    card.WelcomeBonusGranted: "points_earned",
-    card.StampAdded: "stamp_added",
-    card.StampsRedeemed: "stamps_redeemed",
-    card.PointsEarned: "points_earned",
-    card.PointsRedeemed: "points_redeemed",
-    card.PointsExpired: "points_expired",
-    card.TransactionReversed: "reversed",
-    card.BalanceAdjusted: "adjusted",
-    card.CardMerged: "merged",
-    card.CardAbsorbed: "merged",
-    card.BalanceImported: "imported",
+# ---- the table ----------------------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "position": "bigint PRIMARY KEY",
+    "merchant_id": "uuid NOT NULL",
+    "card_id": "uuid NOT NULL",
+    "version": "bigint NOT NULL",
+    "kind": 'text COLLATE "C" NOT NULL',
+    "occurred_at": "timestamptz NOT NULL",
+    "recorded_at": "timestamptz NOT NULL",
+    "day": "date NOT NULL",
+    "store_id": "uuid",
+    "terminal_id": "uuid",
+    "staff_id": "uuid",
+    "order_reference": 'text COLLATE "C"',
+    "purchase_amount_cents": "bigint",
+    "points": "bigint NOT NULL",
+    "stamps": "bigint NOT NULL",
+    "points_balance": "bigint NOT NULL",
+    "stamp_count": "bigint NOT NULL",
+    "reverses_card": "uuid",
+    "reverses_version": "bigint",
+    "visit": "boolean NOT NULL",
 }
-TOPICS = [topic for event_type in KINDS for topic in topics_of(event_type)]
-"""What moves a balance; that a card was suspended or closed is no transaction."""
+assert tuple(COLUMNS) == Movement._fields, "a movement is a row"
+STAFF = Movement._fields.index("staff_id")
+TYPES = [kind.split()[0] for kind in COLUMNS.values()]
+COPY = f"COPY transactions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)".encode()
 
 
-def signed_change(event: card.Event) -> tuple[int, int]:
-    """By how much an event moved points and stamps."""
-    match event:
-        case card.PointsEarned() | card.WelcomeBonusGranted():
-            return event.points, 0
-        case card.PointsRedeemed() | card.PointsExpired():
-            return -event.points, 0
-        case card.TransactionReversed() | card.BalanceAdjusted() | card.BalanceImported():
-            return event.points, event.stamps
-        case card.CardMerged() | card.CardAbsorbed():
-            return event.points, event.stamps
-        case card.StampAdded():
-            return 0, event.stamps
-        case card.StampsRedeemed():
-            return 0, -event.stamps
-        case card.CardEnrolled() | card.CardSuspended() | card.CardReactivated() | card.CardClosed():
-            return 0, 0
+async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
+    """Adds a row for each movement; none is ever changed."""
+    if not batch.movements:
+        return
+    async with connection.cursor().copy(COPY) as copy:
+        copy.set_types(TYPES)
+        for movement in batch.movements:
+            await copy.write_row(movement)
 
 
-async def page(log: Log, merchant: UUID, stream: UUID, before: int, limit: int) -> tuple[list[Transaction], int | None]:
-    """A card's transactions, newest first, before a position; and from where the next page goes on.
+MODEL = ReadModel(
+    name="transactions",
+    version=1,
+    tables={"transactions": f"CREATE TABLE transactions ({', '.join(f'{name} {COLUMNS[name]}' for name in COLUMNS)})"},
+    indexes="""
+        CREATE INDEX IF NOT EXISTS transactions_card ON transactions (card_id, position);
+        CREATE INDEX IF NOT EXISTS transactions_day ON transactions (merchant_id, day, position)
+            INCLUDE (card_id, store_id, staff_id, visit);
+        CREATE INDEX IF NOT EXISTS transactions_order ON transactions (merchant_id, order_reference, position)
+            WHERE order_reference IS NOT NULL;
+    """,
+    topics=frozenset(TOPICS),
+    apply=apply,
+)
 
-    Those of the cards that were merged into it are among them.
+# ---- queries ------------------------------------------------------------------------------------------------------
+
+SELECTED = ", ".join(f"t.{name}" for name in COLUMNS)
+OF_CARDS = f"""
+    SELECT page.* FROM unnest(%(cards)s::uuid[]) AS asked (card_id)
+    CROSS JOIN LATERAL (
+        SELECT {SELECTED} FROM transactions t
+        WHERE t.card_id = asked.card_id AND t.position < %(before)s
+            AND (%(kind)s::text IS NULL OR t.kind = %(kind)s)
+        ORDER BY t.position DESC LIMIT %(limit)s
+    ) AS page
+    ORDER BY page.position DESC LIMIT %(limit)s
+"""  # noqa: S608 names of our own
+OF_MERCHANT = f"""
+    SELECT page.*, cards.card_number FROM (
+        SELECT {SELECTED} FROM transactions t
+        WHERE t.merchant_id = %(merchant)s AND (t.day, t.position) < (%(before_day)s, %(before)s)
+            AND t.day >= %(from)s AND t.day <= %(to)s
+            AND (%(kind)s::text IS NULL OR t.kind = %(kind)s)
+            AND (%(store)s::uuid IS NULL OR t.store_id = %(store)s)
+            AND (%(staff)s::uuid IS NULL OR t.staff_id = %(staff)s)
+            AND (%(order)s::text IS NULL OR t.order_reference = %(order)s)
+        ORDER BY t.day DESC, t.position DESC LIMIT %(limit)s
+    ) AS page
+    JOIN cards ON cards.id = page.card_id
+    ORDER BY page.day DESC, page.position DESC
+"""  # noqa: S608 names of our own
+
+
+class Wanted(NamedTuple):
+    """Which transactions of a merchant: of some days, inclusive, of a kind, a store, a staff member, an order."""
+
+    first_day: date | None = None
+    last_day: date | None = None
+    kind: TransactionKind | None = None
+    store_id: UUID | None = None
+    staff_id: UUID | None = None
+    order_reference: str | None = None
+
+
+async def of_card(
+    reader: Reader,
+    log: Log,
+    merchant: UUID,
+    cards: Sequence[UUID],
+    before: int | None,
+    limit: int,
+    kind: TransactionKind | None = None,
+) -> tuple[list[Transaction], int | None]:
+    """The transactions of a card and of those merged into it, newest first, before a position.
+
+    And from where the next page goes on.
     """
-    loaded = await log.load(CARD, stream, fresh=True)
-    streams = [stream, *(loaded.state.absorbed if loaded is not None else ())]
-    found = await log.history(streams, before, limit + 1, TOPICS)
-    shown = found[:limit]
-    tenant = await log.load(MERCHANT, merchant, fresh=True)
-    codes = {store.id: store.code for store in tenant.state.stores.values()} if tenant is not None else {}
-    names: dict[UUID, str] = {}
-    for staff_id in {read.at.actor.staff_id for _, read in shown} - {None}:
-        assert staff_id is not None, "None was taken out"
-        staff = await log.load(STAFF_PIN, staff_id, fresh=True)
-        if staff is not None:
-            names[staff_id] = staff.state.name
-    items = [transaction(position, read, codes, names) for position, read in shown]
-    return items, shown[-1][0] if len(found) > limit else None
+    asked = {"cards": list(cards), "before": before or END_OF_LOG, "kind": kind, "limit": limit + 1}
+    rows = await reader.rows(OF_CARDS, asked)
+    names = await Names.of(log, merchant, rows[:limit])
+    items = [Transaction(**names.shown(Movement(*row))) for row in rows[:limit]]
+    return items, items[-1].position if len(rows) > limit else None
 
 
-def transaction(position: int, read: Read, codes: dict[UUID, str], names: dict[UUID, str]) -> Transaction:
-    """One event as a transaction, with the codes of stores and the names of staff."""
-    event, actor = read.event, read.at.actor
-    points, stamps = signed_change(event)
-    return Transaction(
-        id=transaction_id(read.at.stream, read.at.version),
-        kind=KINDS[type(event)],
-        occurred_at=read.at.occurred_at,
-        recorded_at=read.at.recorded_at,
-        store_code=codes.get(actor.store_id) if actor.store_id is not None else None,
-        terminal_id=actor.id if actor.role is Role.TERMINAL else None,
-        staff_id=actor.staff_id,
-        staff_name=names.get(actor.staff_id) if actor.staff_id is not None else None,
-        order_reference=getattr(event, "order_reference", None),
-        purchase_amount_cents=getattr(event, "purchase_amount_cents", None),
-        points=points,
-        stamps=stamps,
-        points_balance=event.points_balance,
-        stamp_count=event.stamp_count,
-        reverses=transaction_id(event.card, event.version) if isinstance(event, card.TransactionReversed) else None,
-        position=position,
-    )
+async def of_merchant(
+    reader: Reader, log: Log, merchant: UUID, wanted: Wanted, before: tuple[date, int] | None, limit: int
+) -> tuple[list[CardTransaction], tuple[date, int] | None]:
+    """A merchant's transactions, those of the latest day first and within it the newest, before a day and position.
+
+    And from where the next page goes on.
+    """
+    before_day, before_position = before or (date.max, END_OF_LOG)
+    asked = {
+        "merchant": merchant,
+        "before_day": before_day,
+        "before": before_position,
+        "from": wanted.first_day or date.min,
+        "to": wanted.last_day or date.max,
+        "kind": wanted.kind,
+        "store": wanted.store_id,
+        "staff": wanted.staff_id,
+        "order": wanted.order_reference,
+        "limit": limit + 1,
+    }
+    rows = await reader.rows(OF_MERCHANT, asked)
+    movements = [Movement(*row[:-1]) for row in rows[:limit]]
+    names = await Names.of(log, merchant, movements)
+    items = [
+        CardTransaction(**names.shown(each), card_id=each.card_id, card_number=row[-1])
+        for each, row in zip(movements, rows, strict=False)
+    ]
+    following = (movements[-1].day, movements[-1].position) if len(rows) > limit else None
+    return items, following
+
+
+class Names(NamedTuple):
+    """What the stores and the staff of some transactions are called."""
+
+    stores: dict[UUID, str]
+    staff: dict[UUID, str]
+
+    @staticmethod
+    async def of(log: Log, merchant: UUID, rows: Sequence[TupleRow]) -> "Names":
+        """The names as they are now."""
+        tenant = await log.load(MERCHANT, merchant, fresh=True)
+        stores = {store.id: store.code for store in tenant.state.stores.values()} if tenant is not None else {}
+        ids = {staff_id for row in rows if (staff_id := row[STAFF]) is not None}
+        pins = await log.load_many(STAFF_PIN, list(ids)) if ids else []
+        return Names(stores, {pin.stream: pin.state.name for pin in pins})
+
+    def shown(self, movement: Movement) -> dict[str, Any]:
+        """A movement as the members of a transaction."""
+        reverses = None
+        if movement.reverses_card is not None and movement.reverses_version is not None:
+            reverses = transaction_id(movement.reverses_card, movement.reverses_version)
+        return {
+            "id": transaction_id(movement.card_id, movement.version),
+            "kind": movement.kind,
+            "occurred_at": movement.occurred_at,
+            "recorded_at": movement.recorded_at,
+            "store_code": self.stores.get(movement.store_id) if movement.store_id is not None else None,
+            "terminal_id": movement.terminal_id,
+            "staff_id": movement.staff_id,
+            "staff_name": self.staff.get(movement.staff_id) if movement.staff_id is not None else None,
+            "order_reference": movement.order_reference,
+            "purchase_amount_cents": movement.purchase_amount_cents,
+            "points": movement.points,
+            "stamps": movement.stamps,
+            "points_balance": movement.points_balance,
+            "stamp_count": movement.stamp_count,
+            "reverses": reverses,
+            "position": movement.position,
+        }

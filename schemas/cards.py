@@ -113,10 +113,25 @@ class Card(Struct, frozen=True, kw_only=True):
     merged_into: UUID | None
 
 
+class Person(Struct, frozen=True):
+    """What a customer told of themselves."""
+
+    name: str | None
+    email: str | None
+    phone: str | None
+    locale: str | None
+
+
+class ListedCard(Card, frozen=True, kw_only=True):
+    """A card among others; `person` is null at a till, and where the customer was erased."""
+
+    person: Person | None
+
+
 class CardPage(Struct, frozen=True):
     """Some cards; `next_cursor` gives the ones after them, null at the end."""
 
-    items: list[Card]
+    items: list[ListedCard]
     next_cursor: str | None
 
 
@@ -153,6 +168,20 @@ class Transaction(Struct, frozen=True, kw_only=True):
     stamp_count: int
     reverses: str | None
     position: int
+
+
+class CardTransaction(Transaction, frozen=True, kw_only=True):
+    """A transaction among those of other cards."""
+
+    card_id: UUID
+    card_number: str
+
+
+class CardTransactionPage(Struct, frozen=True):
+    """Some transactions, those of the latest day first; `next_cursor` gives those before them, null at the end."""
+
+    items: list[CardTransaction]
+    next_cursor: str | None
 
 
 class TransactionPage(Struct, frozen=True):

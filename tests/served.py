@@ -42,6 +42,17 @@ KEEP_ALIVE_SECONDS = 2
 T = TypeVar("T")
 
 
+@dataclass
+class Seen:
+    """The newest position that anybody was told of."""
+
+    position: int = 0
+
+    def at(self, position: int) -> None:
+        """Notes a position."""
+        self.position = max(self.position, position)
+
+
 @dataclass(frozen=True)
 class Client:
     """Somebody who calls the API: with a till's key, an account's token, or nothing."""
@@ -49,11 +60,13 @@ class Client:
     http: httpx.Client
     credential: str | None = None
     store_code: str | None = None
+    seen: "Seen" = field(default_factory=Seen)
 
     def send(self, method: str, path: str, *, key: str | None = None, **options: Any) -> httpx.Response:
         """Any request; a path without a leading slash is one of the store's side.
 
-        Whatever is answered must be as the OpenAPI document says.
+        What is read shows what was written before, by whoever shares what was seen. Whatever is answered must be as the
+        OpenAPI document says.
         """
         headers = dict(options.pop("headers", {}))
         if self.credential is not None:
@@ -62,9 +75,12 @@ class Client:
             headers.setdefault("Loyalty-Store", self.store_code)
         if key is not None:
             headers["Idempotency-Key"] = key
+        if method == "GET":
+            headers.setdefault("Loyalty-Position", str(self.seen.position))
         url = path if path.startswith("/") else f"{STORE}/{path}"
         response = self.http.request(method, url, headers=headers, **options)
         assert undocumented(response) == []
+        self.seen.at(int(response.headers.get("Loyalty-Position", 0)))
         return response
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -99,6 +115,7 @@ class Served:
     said: IO[bytes]
     parts: Parts
     runner: asyncio.Runner
+    seen: Seen = field(default_factory=Seen)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Does something with the ledger itself."""
@@ -106,11 +123,13 @@ class Served:
 
     def handle(self, command: Command, caller: Caller) -> Handled:
         """Sends a command through the door, past HTTP."""
-        return self.run(self.parts.ledger.handle(command, caller))
+        handled = self.run(self.parts.ledger.handle(command, caller))
+        self.seen.at(handled.position)
+        return handled
 
     def client(self, credential: str | None = None) -> Client:
         """Somebody with that credential."""
-        return Client(self.http, credential)
+        return Client(self.http, credential, seen=self.seen)
 
     def account(self, role: Role, merchant_id: UUID) -> Client:
         """Somebody with a token of an account of their own."""
@@ -212,7 +231,7 @@ def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 @contextmanager
 def serving(database_url: str, **settings: Any) -> Iterator[Served]:
-    """An API process on that database, and a ledger beside it; other settings as they are given.
+    """An API process on that database, with a feed and a ledger beside it; other settings as they are given.
 
     It listens before it is started, so that the first request waits for it. It must have nothing to say when it ends.
     """
@@ -221,17 +240,24 @@ def serving(database_url: str, **settings: Any) -> Iterator[Served]:
         host, port = listener.getsockname()
         configured = Settings(database_url=database_url, host=host, port=port, **{**SECRETS, **settings})
         said = stack.enter_context(tempfile.TemporaryFile())
-        process = subprocess.Popen(
-            [sys.executable, "-m", "loyalty", "serve", "--fd", str(listener.fileno())],
-            cwd=Path(__file__).parents[1],
-            env={**environment_of(configured), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=said,
-        )
+        environment = {**environment_of(configured), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+        def started(*arguments: str) -> subprocess.Popen[bytes]:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "loyalty", *arguments],
+                cwd=Path(__file__).parents[1],
+                env=environment,
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=said,
+            )
+            stack.callback(stop, child)
+            return child
+
+        process = started("serve", "--fd", str(listener.fileno()))
+        started("project", "--beside")
         listener.close()
-        stack.callback(stop, process)
         base_url = f"http://{host}:{port}"
         http = stack.enter_context(client_of(base_url))
         assert http.get("/health/ready").status_code == 200
@@ -283,6 +309,7 @@ def served(servers: Servers) -> Iterator[Served]:
 def served_twice(servers: Servers) -> Iterator[tuple[Served, Served]]:
     """Two API processes over one database."""
     with fresh_database(servers) as database_url, serving(database_url) as here, serving(database_url) as there:
+        there.seen = here.seen
         yield here, there
         assert here.errors() + there.errors() == ""
 

@@ -1,32 +1,66 @@
 """Cards: enrol, find, list, and what happened to them."""
 
-from typing import Annotated
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import msgspec
 from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import Body, FromPath, HeaderParameter, QueryParameter
 
-from api.auth import STORE_SIDE
-from api.commands import answered, cursor_from, cursor_of, positioned, send
+from api.auth import MANAGERS, STORE_SIDE, named_store
+from api.commands import answered, cursor_at, place_from, positioned, send
+from api.days import FirstDay, LastDay, days_between
 from api.documented import answers
+from api.exports import Format, exported
 from api.parts import Parts
 from api.resources.till import card_after, which_card
-from ledger.actor import Caller
+from ledger import card as rules_of_cards
+from ledger.actor import Caller, Role
 from ledger.commands import EnrolCard
 from ledger.errors import Rejected
 from ledger.streams import program_stream
-from projections import cards, transactions
-from schemas.cards import Card, CardPage, EnrolRequest, LookupRequest, TransactionPage
+from projections import card_search, cards, transactions
+from schemas.cards import (
+    Card,
+    CardPage,
+    CardStatus,
+    CardTransaction,
+    CardTransactionPage,
+    EnrolRequest,
+    ListedCard,
+    LookupRequest,
+    Transaction,
+    TransactionKind,
+    TransactionPage,
+)
 
-ROLES = {"roles": STORE_SIDE}
-BEGINNING_OF_NEWEST = 2**62
+ROLES: dict[str, Any] = {"roles": STORE_SIDE}
+TILL_DIGITS_MIN = 6
+CHARACTERS_MIN = 2
 
 Position = Annotated[
     str | None, HeaderParameter(name="Loyalty-Position", description="Position that the answer must reflect at least.")
 ]
 Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="How many at the most.")]
+Search = Annotated[
+    str | None,
+    QueryParameter(
+        description="Beginning of a card's number, a name or one of its words, an e-mail address or the customer's"
+        " reference, or a telephone number or its end; at a till only numbers. Sorted by what was found."
+    ),
+]
+Status = Annotated[CardStatus | None, QueryParameter(description="Only cards of this status.")]
+StoreFilter = Annotated[str | None, QueryParameter(description="Only of the store of this code.")]
+Sort = Annotated[
+    Literal["enrolled", "activity"], QueryParameter(description="Newest first, or those that were used last.")
+]
+KindFilter = Annotated[TransactionKind | None, QueryParameter(description="Only of this kind.")]
+StaffFilter = Annotated[UUID | None, QueryParameter(description="Only with the PIN of this staff member.")]
+OrderFilter = Annotated[str | None, QueryParameter(description="Only of this order reference.")]
 
 
 @post(
@@ -85,25 +119,72 @@ async def get_card(
     return answered(await found(parts, caller, card_id), position)
 
 
-@get("/cards", opt=ROLES, responses=answers(CardPage), summary="Cards, newest first")
+@get("/cards", opt=ROLES | {"exports": True}, responses=answers(CardPage), summary="Cards, newest first")
 async def list_cards(
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
+    q: Search = None,
+    status: Status = None,
+    store: StoreFilter = None,
+    sort: Sort = "enrolled",
+    file_format: Format = "json",
     cursor: Cursor = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
-) -> Response[bytes]:
-    """The merchant's cards, page by page."""
-    position = await positioned(parts, loyalty_position)
-    before = cursor_from(cursor, BEGINNING_OF_NEWEST)
-    program = program_stream(caller.merchant_id)
-    items, following = await cards.page(parts.ledger.log, caller.merchant_id, program, before, limit, parts.clock.now())
-    return answered(CardPage(items, cursor_of(following)), position)
+) -> Response[Any]:
+    """The merchant's cards, page by page, or as a file."""
+    if q is not None and sort != "enrolled":
+        raise Rejected("invalid_sort")
+    text = searched(q, caller.role)
+    position = await positioned(parts, loyalty_position, cards.MODEL, *([card_search.MODEL] if text else []))
+    store_id = await store_of(parts, caller, store)
+    wanted = cards.Wanted(status, store_id, text, lately_used=sort == "activity")
+    place = place_from(cursor, *place_digits(wanted))
+
+    async def page(after: tuple[int, ...] | None, most: int) -> tuple[list[ListedCard], tuple[int, ...] | None]:
+        log, now = parts.ledger.log, parts.clock.now()
+        found, following = await cards.page(parts.reader, log, caller.merchant_id, wanted, after, most, now)
+        if caller.role is Role.TERMINAL:
+            found = [msgspec.structs.replace(each, person=None) for each in found]
+        return found, following
+
+    if file_format != "json":
+        return await exported(file_format, "cards", ListedCard, page, place, position)
+    items, following = await page(place, limit)
+    return answered(CardPage(items, cursor_at(following)), position)
+
+
+def place_digits(wanted: cards.Wanted) -> tuple[int, ...]:
+    """How long the numbers in a cursor are: an id, an instant in microseconds and a position, or a position."""
+    if wanted.text is not None:
+        return (39,)
+    return (17, 18) if wanted.lately_used else (18,)
+
+
+def searched(text: str | None, role: Role) -> str | None:
+    """What is looked for. At a till that is a card's number or a telephone's, not a name that somebody tries.
+
+    Raises `invalid_search` for what would find everybody, or what a till may not look for.
+    """
+    if text is None:
+        return None
+    if role is Role.TERMINAL:
+        text = re.sub(r"[\s+()./-]", "", text)
+        if not re.fullmatch(r"[0-9]{6,15}", text):
+            raise Rejected("invalid_search", digits_min=TILL_DIGITS_MIN)
+    elif len(card_search.folded(text)) < CHARACTERS_MIN:
+        raise Rejected("invalid_search", characters_min=CHARACTERS_MIN)
+    return text
+
+
+async def store_of(parts: Parts, caller: Caller, code: str | None) -> UUID | None:
+    """The merchant's store of that code."""
+    return await named_store(parts, caller.merchant_id, code, fresh=False)
 
 
 @get(
     "/cards/{card_id:uuid}/transactions",
-    opt=ROLES,
+    opt=ROLES | {"exports": True},
     responses=answers(TransactionPage),
     summary="A card's transactions, newest first",
 )
@@ -111,16 +192,84 @@ async def list_transactions(
     card_id: FromPath[UUID],
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
+    kind: KindFilter = None,
+    file_format: Format = "json",
     cursor: Cursor = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
-) -> Response[bytes]:
-    """What happened to a card, page by page."""
-    position = await positioned(parts, loyalty_position)
-    await found(parts, caller, card_id)
-    before = cursor_from(cursor, BEGINNING_OF_NEWEST)
-    items, following = await transactions.page(parts.ledger.log, caller.merchant_id, card_id, before, limit)
-    return answered(TransactionPage(items, cursor_of(following)), position)
+) -> Response[Any]:
+    """What happened to a card and to those merged into it, page by page, or as a file."""
+    position = await positioned(parts, loyalty_position, transactions.MODEL)
+    card = await cards.current(parts.ledger.log, caller.merchant_id, card_id)
+    if card is None:
+        raise Rejected("card_not_found")
+    return await history(parts, card, kind, file_format, cursor, limit, position)
+
+
+async def history(
+    parts: Parts,
+    card: rules_of_cards.Card,
+    kind: TransactionKind | None,
+    file_format: str,
+    cursor: str | None,
+    limit: int,
+    position: int,
+) -> Response[Any]:
+    """The transactions of a card, whoever reads them."""
+    place = place_from(cursor, 18)
+
+    async def page(after: tuple[int, ...] | None, most: int) -> tuple[list[Transaction], tuple[int, ...] | None]:
+        whose = [card.id, *card.absorbed]
+        before = after[0] if after else None
+        log, merchant = parts.ledger.log, card.merchant_id
+        items, following = await transactions.of_card(parts.reader, log, merchant, whose, before, most, kind)
+        return items, (following,) if following is not None else None
+
+    if file_format != "json":
+        return await exported(file_format, "transactions", Transaction, page, place, position)
+    items, following = await page(place, limit)
+    return answered(TransactionPage(items, cursor_at(following)), position)
+
+
+@get(
+    "/transactions",
+    opt={"roles": MANAGERS, "exports": True},
+    responses=answers(CardTransactionPage),
+    summary="Transactions of all cards, latest day first",
+)
+async def list_all_transactions(
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],
+    first_day: FirstDay = None,
+    last_day: LastDay = None,
+    kind: KindFilter = None,
+    store: StoreFilter = None,
+    staff_id: StaffFilter = None,
+    order_reference: OrderFilter = None,
+    file_format: Format = "json",
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[Any]:
+    """What happened to the merchant's cards, page by page, or as a file; days are the stores' own."""
+    position = await positioned(parts, loyalty_position, transactions.MODEL, cards.MODEL)
+    store_id = await store_of(parts, caller, store)
+    days = days_between(first_day, last_day)
+    wanted = transactions.Wanted(*days, kind, store_id, staff_id, order_reference)
+    place = place_from(cursor, 7, 18)
+    if place is not None and not 1 <= place[0] <= date.max.toordinal():
+        raise Rejected("invalid_cursor")
+
+    async def page(after: tuple[int, ...] | None, most: int) -> tuple[list[CardTransaction], tuple[int, ...] | None]:
+        before = (date.fromordinal(after[0]), after[1]) if after else None
+        log, merchant = parts.ledger.log, caller.merchant_id
+        items, following = await transactions.of_merchant(parts.reader, log, merchant, wanted, before, most)
+        return items, (following[0].toordinal(), following[1]) if following is not None else None
+
+    if file_format != "json":
+        return await exported(file_format, "transactions", CardTransaction, page, place, position)
+    items, following = await page(place, limit)
+    return answered(CardTransactionPage(items, cursor_at(following)), position)
 
 
 async def found(parts: Parts, caller: Caller, stream: UUID) -> Card:
@@ -132,4 +281,4 @@ async def found(parts: Parts, caller: Caller, stream: UUID) -> Card:
     return card
 
 
-HANDLERS = [enroll_customer, look_up_card, get_card, list_cards, list_transactions]
+HANDLERS = [enroll_customer, look_up_card, get_card, list_cards, list_transactions, list_all_transactions]

@@ -66,6 +66,12 @@ class Keyring:
         self.remember(subject, key)
         return key
 
+    def of(self, subject: UUID | None, wrapped: bytes | None) -> SubjectKey | None:
+        """A person's key from what is stored of it; None for nobody's, and where it was erased."""
+        if subject is None or wrapped is None:
+            return None
+        return self.known(subject) or self.unwrap(subject, bytes(wrapped))
+
     def known(self, subject: UUID) -> SubjectKey | None:
         """A person's key if it was used lately."""
         key = self._remembered.get(subject)

@@ -1,0 +1,150 @@
+"""Applying the log to tables, rows and checkpoint in one transaction: the same for those that are read and for those
+that are being built.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from ledger.store.deadline import session_options
+from projections.batches import Batches
+from projections.read_model import Batch, Connection, Memory, ReadModel
+
+LIVE, REBUILDING = "projections", "rebuilding"
+"""The schemas of tables that are read, and of tables that are being built."""
+
+BATCH_EVENTS_MAX = 5_000
+END_OF_LOG = 2**62
+
+CHECKPOINTS = """
+    SELECT model, identity, position, generation, replaced FROM checkpoints WHERE model = ANY(%(models)s)
+    ORDER BY model FOR UPDATE
+"""
+ADVANCE = "UPDATE checkpoints SET position = %(position)s WHERE model = ANY(%(models)s)"
+TELL = "SELECT pg_notify('projected', %(position)s::text)"
+
+
+class Overtaken(Exception):
+    """A newer release has its own tables in place of this release's."""
+
+
+class Place(NamedTuple):
+    """How far a model's tables are, and how often they were replaced."""
+
+    model: ReadModel
+    position: int
+    generation: int
+
+
+async def connected(database_url: str, schema: str) -> Connection:
+    """A connection for which the names of tables mean those of a schema.
+
+    Nothing is lost when a crash takes the last moments of a read model: rows and checkpoint go back together. A
+    leader whose machine is gone is noticed by its silence (tcp(7), keepalive).
+    """
+    options = (
+        f"{session_options(database_url)} -c statement_timeout=0 -c lock_timeout=0 -c search_path={schema},public"
+        " -c synchronous_commit=off"
+    )
+    conninfo = make_conninfo(
+        database_url, options=options, connect_timeout=2, keepalives_idle=5, keepalives_interval=2, keepalives_count=3
+    )
+    return await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=2)
+
+
+def topics_of(models: Mapping[str, ReadModel]) -> frozenset[str]:
+    """What some models want to be told of."""
+    return frozenset[str]().union(*(model.topics for model in models.values()))
+
+
+class Applying:
+    """Applies one batch after another, and reads the next while the database works on the last.
+
+    `live` says whether the tables are those that are read, so that those who wait for them are told.
+    """
+
+    def __init__(
+        self, connection: Connection, batches: Batches, models: Mapping[str, ReadModel], *, live: bool = True
+    ) -> None:
+        self._connection = connection
+        self._batches = batches
+        self._models = models
+        self._live = live
+        self._memories: dict[str, tuple[tuple[int, int], Memory]] = {}
+        self._next: asyncio.Task[Batch | None] | None = None
+        self._next_after = -1
+
+    async def __aenter__(self) -> "Applying":
+        """Nothing is to be prepared."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Leaves no reading behind."""
+        if self._next is not None:
+            self._next.cancel()
+            with suppress(asyncio.CancelledError, psycopg.Error):
+                await self._next
+
+    async def step(self, until: int = END_OF_LOG) -> int | None:
+        """Applies the next batch up to a position and tells how far that led; None where there was nothing.
+
+        Raises `Overtaken` where the tables are a newer release's.
+        """
+        try:
+            async with self._connection.transaction():
+                return await self._applied(until)
+        except BaseException:
+            self._memories.clear()
+            raise
+
+    async def _applied(self, until: int) -> int | None:
+        places = await self._places()
+        start = min((place.position for place in places), default=until)
+        batch = await self._batch(start, until) if start < until else None
+        if batch is None:
+            return None
+        self._next_after = batch.end
+        self._next = asyncio.create_task(self._batches.after(batch.end, BATCH_EVENTS_MAX, until))
+        reached = [place for place in places if place.position < batch.end]
+        for model, position, generation in reached:
+            memory = self._memory(model.name, position, generation)
+            await model.apply(batch.after(position), self._connection, memory)
+            self._memories[model.name] = ((batch.end, generation), memory)
+        advance = {"position": batch.end, "models": [place.model.name for place in reached]}
+        await self._connection.execute(ADVANCE, advance)
+        if self._live:
+            await self._connection.execute(TELL, {"position": batch.end})
+        return batch.end
+
+    async def _batch(self, start: int, until: int) -> Batch | None:
+        """The next batch, which was perhaps read already."""
+        task, self._next = self._next, None
+        if task is not None:
+            batch = await task
+            if batch is not None and self._next_after == start and batch.end <= until:
+                return batch
+        return await self._batches.after(start, BATCH_EVENTS_MAX, until)
+
+    async def _places(self) -> list[Place]:
+        """The models whose tables are this release's; those of an earlier one wait until they were built anew."""
+        cursor = await self._connection.execute(CHECKPOINTS, {"models": list(self._models)})
+        places = []
+        for name, identity, position, generation, replaced in await cursor.fetchall():
+            model = self._models[name]
+            if model.identity in replaced:
+                raise Overtaken(name)
+            if model.identity == identity:
+                places.append(Place(model, position, generation))
+        return places
+
+    def _memory(self, name: str, position: int, generation: int) -> Memory:
+        """What a model remembers, if it is of this very place."""
+        place, memory = self._memories.get(name, ((0, 0), {}))
+        return memory if place == (position, generation) else {}

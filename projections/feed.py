@@ -1,0 +1,83 @@
+"""The feed: follows the log and keeps the read models told.
+
+Any number of processes may run it. One leads, by a lock of its session that the database frees when it dies; the
+others stand by. Rows and checkpoint change in one transaction, and each batch begins with the checkpoints locked, so
+that even two that take themselves for the leader apply every event once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import psycopg
+
+from ledger.store.keys import Keyring
+from ledger.store.names import UnknownEvent
+from projections.applying import LIVE, Applying, Overtaken, connected, topics_of
+from projections.batches import Batches
+from projections.models import MODELS
+from projections.read_model import Connection, ReadModel
+from projections.rebuild import build
+
+LOG = logging.getLogger("loyalty")
+
+LEADER = 7310868725460103215
+POLL_SECONDS = 1.0
+"""How long the feed waits for the log to call before it looks by itself."""
+
+STAND_BY_SECONDS = 0.5
+RETRY_SECONDS = 1.0
+
+
+class Feed:
+    """Keeps the read models told, as long as it is let; builds those that are missing or of an earlier release."""
+
+    def __init__(self, database_url: str, keyring: Keyring, models: Sequence[ReadModel] = MODELS) -> None:
+        self._database_url = database_url
+        self._keyring = keyring
+        self._models = {model.name: model for model in models}
+
+    async def follow(self) -> None:
+        """Leads when nobody else does, until cancelled; starts over where the database goes away."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._build())
+                    both.create_task(self._lead())
+            except* psycopg.OperationalError as error:
+                LOG.warning("the feed lost the database (%s) and tries again", error.exceptions[0])
+            except* UnknownEvent as error:
+                LOG.warning("the feed stops at the event %s, which a newer release wrote", error.exceptions[0])
+            except* Overtaken as error:
+                LOG.warning("the feed rests: a newer release replaced the read model %s", error.exceptions[0])
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _build(self) -> None:
+        for model in self._models.values():
+            await build(self._database_url, self._keyring, model)
+
+    async def _lead(self) -> None:
+        async with (
+            await connected(self._database_url, LIVE) as leading,
+            await connected(self._database_url, LIVE) as reading,
+        ):
+            while not await leads(leading):
+                await asyncio.sleep(STAND_BY_SECONDS)
+            await leading.execute("LISTEN events")
+            applying = Applying(leading, Batches(reading, self._keyring, topics_of(self._models)), self._models)
+            async with applying:
+                while True:
+                    if not await applying.step():
+                        await called(leading)
+
+
+async def leads(connection: Connection) -> bool:
+    """Whether this session is the leader."""
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [LEADER])
+    return bool((await cursor.fetchone() or (False,))[0])
+
+
+async def called(connection: Connection) -> None:
+    """Waits until the log calls, or for as long as the feed can go without looking."""
+    async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+        pass

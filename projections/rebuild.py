@@ -1,0 +1,282 @@
+"""Builds a read model from the log, beside the one that is read, and puts it in its place.
+
+The new tables are filled in the schema `rebuilding`, from where they can be filled further after any interruption.
+Then both are compared row by row at one and the same position, and the new ones take over in one transaction. Reading
+and writing go on meanwhile; nobody waits but for moments.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import IsolationLevel, sql
+
+from ledger.store.keys import Keyring
+from projections.applying import END_OF_LOG, LIVE, REBUILDING, Applying, connected
+from projections.batches import Batches
+from projections.read_model import Connection, ReadModel
+
+BUILDER = 73108687
+TAKEOVER_ATTEMPTS_MAX = 20
+EXAMPLES_MAX = 10
+STAND_BY_SECONDS = 0.5
+HEAD = b"SELECT coalesce(max(notification_id), 0) FROM events"
+LIVE_CHECKPOINT = b"""
+    SELECT identity, position, generation, tables, replaced FROM projections.checkpoints WHERE model = %s
+"""
+TAKE_OVER = """
+    INSERT INTO projections.checkpoints (model, identity, position, generation, tables, replaced)
+    VALUES (%(model)s, %(identity)s, %(position)s, 1, %(tables)s, %(replaced)s)
+    ON CONFLICT (model) DO UPDATE SET
+        identity = excluded.identity, position = excluded.position, generation = checkpoints.generation + 1,
+        tables = excluded.tables, replaced = excluded.replaced
+"""
+DIFFERING = """
+    SELECT count(*) OVER (), ROW({key})::text FROM {old} AS old FULL JOIN {new} AS new USING ({key})
+    WHERE old IS DISTINCT FROM new LIMIT 10
+"""
+PRIMARY_KEY = """
+    SELECT array_agg(attname::text ORDER BY array_position(indkey::int2[], attnum))
+    FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey)
+    WHERE indrelid = %s::regclass AND indisprimary
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a rebuild is: up to which position, of how many that there are."""
+
+    position: int
+    head: int
+
+
+@dataclass
+class Comparison:
+    """What telling the log anew made of the tables: how many rows there are, how many differ, and some of them."""
+
+    rows: int = 0
+    differing: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+def silent(_: Progress) -> None:
+    """For whoever need not see the progress."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """The tables of a model that are read."""
+
+    identity: str
+    position: int
+    generation: int
+    tables: list[str]
+    replaced: list[str]
+
+
+async def live(connection: Connection, model: ReadModel, *, lock: bool = False) -> Live | None:
+    """What is read of a model; None where it was never built. Locked, it stays at its position."""
+    cursor = await connection.execute(LIVE_CHECKPOINT + (b" FOR UPDATE" if lock else b""), [model.name])
+    row = await cursor.fetchone()
+    return Live(*row) if row is not None else None
+
+
+async def build(database_url: str, keyring: Keyring, model: ReadModel) -> None:
+    """Builds a model unless it is in place as this release has it, or as a newer one has."""
+    async with await connected(database_url, REBUILDING) as building:
+        if not await in_place(building, model):
+            await alone(building, model)
+        if not await in_place(building, model):
+            await Rebuild(database_url, keyring, model, building).run()
+
+
+async def in_place(connection: Connection, model: ReadModel) -> bool:
+    """Whether what is read of a model is of this release or of a newer one."""
+    found = await live(connection, model)
+    return found is not None and (found.identity == model.identity or model.identity in found.replaced)
+
+
+async def rebuild(
+    database_url: str,
+    keyring: Keyring,
+    model: ReadModel,
+    *,
+    tell: Callable[[Progress], None] = silent,
+    takes_over: bool = True,
+) -> Comparison | None:
+    """Builds a model anew, compares it with the one that is read, and puts it in its place, if that is wanted.
+
+    Tells what the comparison found; None where there was nothing of the same shape to compare with. May be interrupted
+    at any time: the next one goes on from there.
+    """
+    async with await connected(database_url, REBUILDING) as building:
+        await alone(building, model)
+        return await Rebuild(database_url, keyring, model, building, tell).run(takes_over=takes_over)
+
+
+async def alone(building: Connection, model: ReadModel) -> None:
+    """Waits until nobody else builds that model; for as long as the connection lasts, nobody else will."""
+    while True:
+        cursor = await building.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [BUILDER, model.name])
+        if (await cursor.fetchone()) == (True,):
+            return
+        await asyncio.sleep(STAND_BY_SECONDS)
+
+
+class Rebuild:
+    """One model being built, by the only one who builds it."""
+
+    def __init__(
+        self,
+        database_url: str,
+        keyring: Keyring,
+        model: ReadModel,
+        building: Connection,
+        tell: Callable[[Progress], None] = silent,
+    ) -> None:
+        self._database_url = database_url
+        self._keyring = keyring
+        self._model = model
+        self._building = building
+        self._tell = tell
+
+    async def run(self, *, takes_over: bool = True) -> Comparison | None:
+        """Fills, compares, takes over."""
+        await self._prepare()
+        async with AsyncExitStack() as stack:
+            reading = await stack.enter_async_context(await connected(self._database_url, LIVE))
+            batches = Batches(reading, self._keyring, self._model.topics)
+            applying = Applying(self._building, batches, {self._model.name: self._model}, live=False)
+            await stack.enter_async_context(applying)
+            await self._fill(applying)
+            await self._building.execute(self._model.indexes.encode())
+            for table in self._model.tables:
+                await self._building.execute(f"ANALYZE {table}".encode())
+            await self._fill(applying)
+            comparison = await self._compared(applying)
+            if takes_over:
+                await self._take_over(applying)
+            return comparison
+
+    async def _prepare(self) -> None:
+        """Goes on with what an interrupted rebuild left, or begins with empty tables."""
+        model, building = self._model, self._building
+        cursor = await building.execute("SELECT identity, tables FROM checkpoints WHERE model = %s", [model.name])
+        known = await cursor.fetchone()
+        if known is not None and known[0] == model.identity:
+            return
+        async with building.transaction():
+            for table in known[1] if known is not None else ():
+                await building.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(REBUILDING, table)))
+            await building.execute("DELETE FROM checkpoints WHERE model = %s", [model.name])
+            for definition in model.tables.values():
+                await building.execute(definition.encode())
+            await building.execute(
+                "INSERT INTO checkpoints (model, identity, position, generation, tables) VALUES (%s, %s, 0, 0, %s)",
+                [model.name, model.identity, list(model.tables)],
+            )
+
+    async def _fill(self, applying: Applying, until: int = END_OF_LOG) -> None:
+        """Applies the log, up to a position or as far as it goes."""
+        head = await self._number(HEAD)
+        while (reached := await applying.step(until)) is not None:
+            self._tell(Progress(reached, max(reached, head)))
+
+    async def _position(self) -> int:
+        cursor = await self._building.execute("SELECT position FROM checkpoints WHERE model = %s", [self._model.name])
+        return int((await cursor.fetchone() or (0,))[0])
+
+    async def _number(self, query: bytes) -> int:
+        cursor = await self._building.execute(query)
+        return int((await cursor.fetchone() or (0,))[0])
+
+    # ---- comparing --------------------------------------------------------------------------------------------
+
+    async def _compared(self, applying: Applying) -> Comparison | None:
+        """Compares both in one snapshot of the database that has both at the same position.
+
+        The feed waits only while the last events are applied and the snapshot is taken, not while it is looked at.
+        """
+        async with (
+            await connected(self._database_url, LIVE) as holding,
+            await connected(self._database_url, LIVE) as seeing,
+        ):
+            await seeing.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+            while True:
+                async with holding.transaction():
+                    found = await live(holding, self._model, lock=True)
+                    if found is None or found.identity != self._model.identity:
+                        return None
+                    await self._fill(applying, found.position)
+                    if await self._position() == found.position:
+                        await seeing.set_autocommit(False)
+                        await seeing.execute("SELECT FROM checkpoints")
+                        break
+                # The log is told further here than there.
+                await asyncio.sleep(STAND_BY_SECONDS)
+            comparison = Comparison()
+            for table in self._model.tables:
+                await compare(seeing, table, comparison)
+            await seeing.rollback()
+            return comparison
+
+    # ---- taking over ------------------------------------------------------------------------------------------
+
+    async def _take_over(self, applying: Applying) -> None:
+        """Puts the new tables in place of the old, in one transaction; tries again where readers hold it up."""
+        for attempt in range(TAKEOVER_ATTEMPTS_MAX):
+            await self._fill(applying)
+            try:
+                async with self._building.transaction():
+                    await self._replace(applying)
+                return
+            except psycopg.errors.LockNotAvailable:
+                if attempt + 1 == TAKEOVER_ATTEMPTS_MAX:
+                    raise
+                await asyncio.sleep(STAND_BY_SECONDS)
+
+    async def _replace(self, applying: Applying) -> None:
+        building, model = self._building, self._model
+        await building.execute("SET LOCAL lock_timeout = '1s'")
+        found = await live(building, model, lock=True)
+        if found is not None:
+            await self._fill(applying, found.position)
+            for table in found.tables:
+                await building.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(LIVE, table)))
+        for table in model.tables:
+            moved = sql.SQL("ALTER TABLE {} SET SCHEMA {}")
+            await building.execute(moved.format(sql.Identifier(REBUILDING, table), sql.Identifier(LIVE)))
+        known = {found.identity, *found.replaced} if found is not None else set()
+        await building.execute(
+            TAKE_OVER,
+            {
+                "model": model.name,
+                "identity": model.identity,
+                "position": await self._position(),
+                "tables": list(model.tables),
+                "replaced": sorted(known - {model.identity}),
+            },
+        )
+        await building.execute("DELETE FROM checkpoints WHERE model = %s", [model.name])
+        await building.execute("SELECT pg_notify('projected', '0')")
+
+
+async def compare(seeing: Connection, table: str, comparison: Comparison) -> None:
+    """Adds what differs between a table that is read and the one that is to take its place."""
+    cursor = await seeing.execute(PRIMARY_KEY, [f"{LIVE}.{table}"])
+    (key,) = await cursor.fetchone() or ([],)
+    names = sql.SQL(", ").join(map(sql.Identifier, key))
+    both = {
+        "key": names,
+        "old": sql.Identifier(LIVE, table),
+        "new": sql.Identifier(REBUILDING, table),
+    }
+    cursor = await seeing.execute(sql.SQL("SELECT count(*) FROM {new}").format(**both))
+    comparison.rows += int((await cursor.fetchone() or (0,))[0])
+    cursor = await seeing.execute(sql.SQL(DIFFERING).format(**both))
+    differing = await cursor.fetchall()
+    comparison.differing += differing[0][0] if differing else 0
+    comparison.examples += [f"{table} {row}" for _, row in differing]
+    del comparison.examples[EXAMPLES_MAX:]

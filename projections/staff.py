@@ -1,0 +1,109 @@
+"""How staff PINs are used: what was done with each, and how often a wrong one was tried, at which till."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from ledger.staff_pin import StaffPinFailed
+from ledger.store.names import topics_of
+from ledger.terminal import TerminalPinFailed
+from projections.movements import TOPICS
+from projections.read_model import Batch, Connection, Memory, ReadModel
+
+FAILED = (StaffPinFailed, TerminalPinFailed)
+UPSERT = b"""
+    INSERT INTO pin_use AS known (
+        id, merchant_id, of_terminal, transactions, last_used_at, failures, lockouts, last_failed_at
+    )
+    SELECT * FROM unnest(
+        %b::uuid[], %b::uuid[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::bigint[], %b::bigint[],
+        %b::timestamptz[]
+    )
+    ON CONFLICT (id) DO UPDATE SET
+        transactions = known.transactions + excluded.transactions,
+        last_used_at = greatest(known.last_used_at, excluded.last_used_at),
+        failures = known.failures + excluded.failures,
+        lockouts = known.lockouts + excluded.lockouts,
+        last_failed_at = greatest(known.last_failed_at, excluded.last_failed_at)
+"""
+
+
+@dataclass(slots=True)
+class PinUse:
+    """What a batch adds for one staff PIN, or for the PINs that belong to nobody at one terminal."""
+
+    id: UUID
+    merchant_id: UUID
+    of_terminal: bool
+    transactions: int = 0
+    last_used_at: datetime | None = None
+    failures: int = 0
+    lockouts: int = 0
+    last_failed_at: datetime | None = None
+
+    def used(self, at: datetime) -> None:
+        """Counts a transaction that was made with the PIN."""
+        self.transactions += 1
+        self.last_used_at = max(self.last_used_at or at, at)
+
+    def failed(self, at: datetime, *, locked: bool) -> None:
+        """Counts a wrong PIN."""
+        self.failures += 1
+        self.lockouts += locked
+        self.last_failed_at = max(self.last_failed_at or at, at)
+
+
+async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
+    """Counts uses by staff member; wrong PINs by staff member, or by terminal where nobody was named."""
+    rows: dict[UUID, PinUse] = {}
+    for movement in batch.movements:
+        staff_id = movement.staff_id
+        if staff_id is not None:
+            use = rows.get(staff_id) or rows.setdefault(staff_id, PinUse(staff_id, movement.merchant_id, False))
+            use.used(movement.recorded_at)
+    for _, read, _ in batch.events:
+        event, at = read.event, read.at
+        if isinstance(event, FAILED):
+            of_terminal = isinstance(event, TerminalPinFailed)
+            use = rows.get(at.stream) or rows.setdefault(at.stream, PinUse(at.stream, at.merchant_id, of_terminal))
+            use.failed(at.recorded_at, locked=event.locked_until is not None)
+    if rows:
+        columns = zip(
+            *(
+                (
+                    use.id,
+                    use.merchant_id,
+                    use.of_terminal,
+                    use.transactions,
+                    use.last_used_at,
+                    use.failures,
+                    use.lockouts,
+                    use.last_failed_at,
+                )
+                for use in rows.values()
+            ),
+            strict=True,
+        )
+        await connection.execute(UPSERT, [list(column) for column in columns])
+
+
+MODEL = ReadModel(
+    name="staff",
+    version=1,
+    tables={
+        "pin_use": """
+            CREATE TABLE pin_use (
+                id uuid PRIMARY KEY,
+                merchant_id uuid NOT NULL,
+                of_terminal boolean NOT NULL,
+                transactions bigint NOT NULL,
+                last_used_at timestamptz,
+                failures bigint NOT NULL,
+                lockouts bigint NOT NULL,
+                last_failed_at timestamptz
+            )"""
+    },
+    indexes="CREATE INDEX IF NOT EXISTS pin_use_merchant ON pin_use (merchant_id, of_terminal, id);",
+    topics=frozenset([*TOPICS, *(topic for event_type in FAILED for topic in topics_of(event_type))]),
+    apply=apply,
+)
