@@ -61,7 +61,7 @@ class Identification:
         found = await self.verified(view, entry.staff_id, entry.staff_pin, rule, store_id)
         if isinstance(found, Decision) or (found.pin is not None and found.pin.role is StaffRole.MANAGER):
             return found
-        return refusing(found, "manager_pin_required")
+        return refusing(found, Rejected("manager_pin_required"))
 
     async def verified(
         self, view: View, staff_id: UUID | None, pin: str, rule: LockRule, store_id: UUID | None
@@ -73,7 +73,7 @@ class Identification:
         found = await self._owner(view, staff_id, pin, rule)
         if isinstance(found, Decision) or found.pin is None or found.pin.store_id in (None, store_id):
             return found
-        return refusing(found, "staff_pin_other_store")
+        return refusing(found, Rejected("staff_pin_other_store"))
 
     async def _owner(self, view: View, staff_id: UUID | None, pin: str, rule: LockRule) -> Member | Decision:
         fingerprint = self._secrecy.fingerprint(view.caller.merchant_id, pin)
@@ -132,10 +132,10 @@ class Identification:
         return good
 
 
-def refusing(member: Member, code: str) -> Decision:
+def refusing(member: Member, refusal: Rejected) -> Decision:
     """The refusal of somebody whose PIN was right."""
     staff_id = member.pin.id if member.pin else None
-    return Decision(changes=member.changes, staff_id=staff_id, refusal=Rejected(code))
+    return Decision(changes=member.changes, staff_id=staff_id, refusal=refusal)
 
 
 def wrong_pin(event: object, rule: LockRule) -> Rejected:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from ledger.commands import OnTerminal, OpenStore, OpenTerminal, RotateKey
+from ledger.streams import refusals_stream
 from ledger.terminal import RevokeTerminal
 from tests.served import Served, ServedShop, answer_of, refusal
 from tests.shop import PIN
@@ -71,7 +72,14 @@ def test_of_64_stamps_at_once_the_days_limit_is_given(both: Two) -> None:
     given = [answer_of(response) for response in responses if response.status_code == 200]
     assert sorted(answer["stamp_count"] for answer in given) == list(range(1, 11))
     assert sum(response.status_code == 409 for response in responses) == 54
+    assert refusals_of(both[0], card) == ["daily_stamp_limit"] * 54
     refusal(both[1].stamp(card), 409, "daily_stamp_limit")
+    assert refusals_of(both[0], card) == ["daily_stamp_limit"] * 55
+
+
+def refusals_of(shop: ServedShop, card: dict[str, Any]) -> list[str]:
+    """Why what was asked of a card was refused, newest first."""
+    return [read.event.code for _, read in shop.served.run(shop.shop.history(refusals_stream(UUID(card["id"]))))]
 
 
 def test_64_wrong_pins_at_once_lock_at_exactly_the_maximum(both: Two) -> None:
