@@ -119,16 +119,21 @@ def encode(
     return TOPICS[type(event)], _encoder.encode(envelope)
 
 
+def opened(stored: bytes, key: SubjectKey | None) -> tuple[StoredEnvelope, Secret]:
+    """An event's envelope, its data as they were stored, and what was sealed; nothing without its owner's key."""
+    envelope = _envelopes.decode(stored)
+    if envelope.sealed is None or key is None:
+        return envelope, Secret()
+    box = base64.b64decode(envelope.sealed)
+    return envelope, _secrets.decode(key.open(box, place_of(envelope.stream, envelope.version)))
+
+
 def decode(stored: bytes, key: SubjectKey | None) -> Read:
     """An event from its stored bytes; what was sealed stays None without its owner's key."""
-    envelope = _envelopes.decode(stored)
+    envelope, secret = opened(stored, key)
     event_type, newest = event_type_of(envelope.name)
     if envelope.event_version > newest:
         raise UnknownEvent(f"{envelope.name}.{envelope.event_version}")
-    secret = Secret()
-    if envelope.sealed is not None and key is not None:
-        box = base64.b64decode(envelope.sealed)
-        secret = _secrets.decode(key.open(box, place_of(envelope.stream, envelope.version)))
     if envelope.event_version == newest and not bytes(secret.private):
         event = _data[event_type].decode(envelope.data)
     else:

@@ -21,6 +21,7 @@ from ledger.store.deadline import ANSWER_SECONDS_MAX, session_options, settle, w
 from ledger.store.keys import Keyring, SubjectKey
 from ledger.store.names import Aggregate
 from ledger.store.recorder import Append, Outcome
+from ledger.store.records import Records
 from ledger.store.writer import Writer
 
 S = TypeVar("S")
@@ -173,6 +174,7 @@ class Log:
         self._cache: OrderedDict[UUID, Loaded[Any]] = OrderedDict()
         self._holders: OrderedDict[tuple[UUID, str, str], bytes] = OrderedDict()
         self._snapshots: set[asyncio.Task[None]] = set()
+        self.records = Records(self._rows, self._key)
 
     async def open(self) -> None:
         """Connects, in the background where the database is not there yet."""

@@ -53,6 +53,8 @@ FOR_TILLS_TOO = {
     "verify_pin",
 }
 FOR_CUSTOMERS = {"get_own_card"}
+FOR_AUDITORS = {"list_events"}
+FOR_MANAGERS_TOO = {"list_card_events", "get_card_balance", "explain_card_balance"}
 
 each_operation = pytest.mark.parametrize(
     ("method", "path", "operation"),
@@ -95,11 +97,15 @@ def allowed(name: str) -> set[Role | None]:
         return set(ROLES)
     if name in FOR_CUSTOMERS:
         return {Role.CUSTOMER}
+    if name in FOR_AUDITORS:
+        return {Role.AUDITOR, Role.ADMIN}
+    if name in FOR_MANAGERS_TOO:
+        return {Role.AUDITOR, Role.ADMIN, Role.MANAGER}
     return {Role.MANAGER, Role.TERMINAL} if name in FOR_TILLS_TOO else {Role.MANAGER}
 
 
 def test_the_table_names_every_operation_once() -> None:
-    named = [*FOR_ANYONE, *FOR_MANAGERS, *FOR_TILLS_TOO, *FOR_CUSTOMERS]
+    named = [*FOR_ANYONE, *FOR_MANAGERS, *FOR_TILLS_TOO, *FOR_CUSTOMERS, *FOR_AUDITORS, *FOR_MANAGERS_TOO]
     assert sorted(named) == sorted(operation["operationId"] for _, _, operation in operations())
 
 
