@@ -18,7 +18,7 @@ from api.commands import provide_key
 from api.documented import OpenApiJson
 from api.limits import AnswerTimeLimit, JsonRequest
 from api.parts import Parts
-from api.resources import access, audit, cards, corrections, pins, previews, programs, till
+from api.resources import access, admin, audit, cards, corrections, pins, previews, programs, till
 from api.tokens import Tokens
 from ledger.entropy import SystemClock, SystemEntropy
 from ledger.errors import Rejected, Unavailable
@@ -89,10 +89,17 @@ def create_app(parts: Parts) -> Litestar:
         dependencies={"caller": Provide(provide_caller), "key": Provide(provide_key)},
         tags=["audit"],
     )
+    admins_side = Router(
+        "/api/v1/admin/loyalty",
+        route_handlers=[*admin.HANDLERS],
+        dependencies={"caller": Provide(provide_caller), "key": Provide(provide_key)},
+        tags=["admin"],
+    )
     return Litestar(
         route_handlers=[
             store_side,
             auditors_side,
+            admins_side,
             *access.HANDLERS,
             docs,
             create_static_files_router("/static", directories=[STATIC], include_in_schema=False),

@@ -18,6 +18,7 @@ from ledger.store.names import ACCOUNT, MERCHANT, TERMINAL
 TERMINAL_KEY = re.compile(r"lt_([0-9a-f]{32})_([0-9a-f]{48})")
 STORE_SIDE = (Role.TERMINAL, Role.MANAGER)
 MANAGERS = (Role.MANAGER,)
+ADMINS = (Role.ADMIN,)
 AUDITORS = (Role.AUDITOR, Role.ADMIN)
 AUDITORS_AND_MANAGERS = (*AUDITORS, Role.MANAGER)
 
