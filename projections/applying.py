@@ -92,26 +92,26 @@ class Applying:
             with suppress(asyncio.CancelledError, psycopg.Error):
                 await self._next
 
-    async def step(self, until: int = END_OF_LOG) -> int | None:
+    async def step(self, until: int = END_OF_LOG, events_max: int = BATCH_EVENTS_MAX) -> int | None:
         """Applies the next batch up to a position and tells how far that led; None where there was nothing.
 
         Raises `Overtaken` where the tables are a newer release's.
         """
         try:
             async with self._connection.transaction():
-                return await self._applied(until)
+                return await self._applied(until, events_max)
         except BaseException:
             self._memories.clear()
             raise
 
-    async def _applied(self, until: int) -> int | None:
+    async def _applied(self, until: int, events_max: int) -> int | None:
         places = await self._places()
         start = min((place.position for place in places), default=until)
-        batch = await self._batch(start, until) if start < until else None
+        batch = await self._batch(start, events_max, until) if start < until else None
         if batch is None:
             return None
         self._next_after = batch.end
-        self._next = asyncio.create_task(self._batches.after(batch.end, BATCH_EVENTS_MAX, until))
+        self._next = asyncio.create_task(self._batches.after(batch.end, events_max, until))
         reached = [place for place in places if place.position < batch.end]
         for model, position, generation in reached:
             memory = self._memory(model.name, position, generation)
@@ -123,14 +123,14 @@ class Applying:
             await self._connection.execute(TELL, {"position": batch.end})
         return batch.end
 
-    async def _batch(self, start: int, until: int) -> Batch | None:
+    async def _batch(self, start: int, events_max: int, until: int) -> Batch | None:
         """The next batch, which was perhaps read already."""
         task, self._next = self._next, None
         if task is not None:
             batch = await task
             if batch is not None and self._next_after == start and batch.end <= until:
                 return batch
-        return await self._batches.after(start, BATCH_EVENTS_MAX, until)
+        return await self._batches.after(start, events_max, until)
 
     async def _places(self) -> list[Place]:
         """The models whose tables are this release's; those of an earlier one wait until they were built anew."""

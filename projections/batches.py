@@ -45,7 +45,7 @@ class Batches:
         self._keyring = keyring
         self._topics = frozenset(topics)
         self._merchants: dict[UUID, Merchant] = {}
-        self._zones: dict[str, ZoneInfo] = {}
+        self._zones: dict[tuple[int, int], tzinfo] = {}
         self._end = 0
 
     async def after(self, position: int, limit: int, until: int = 2**62) -> Batch | None:
@@ -60,7 +60,8 @@ class Batches:
             return None
         if position != self._end:
             self._merchants.clear()
-        await self._know({row[3] for row in rows if row[1] in OF_CARDS or row[1] in OF_MERCHANTS}, position)
+            self._zones.clear()
+        await self._know({row[3].int: row[3] for row in rows}, position)
         self._end = rows[-1][0]
         events = [told for row in rows if (told := self._told(row)) is not None]
         movements = [
@@ -70,9 +71,9 @@ class Batches:
         ]
         return Batch(position, self._end, events, movements)
 
-    async def _know(self, merchants: set[UUID], position: int) -> None:
+    async def _know(self, merchants: dict[int, UUID], position: int) -> None:
         """Has the merchants of a batch as they were before it."""
-        unknown = list(merchants - self._merchants.keys())
+        unknown = [merchant_id for merchant_id in merchants.values() if merchant_id not in self._merchants]
         if not unknown:
             return
         cursor = self._connection.cursor(binary=True)
@@ -90,6 +91,7 @@ class Batches:
             read = decode(bytes(stored), None)
             known = self._merchants.get(merchant_id)
             self._merchants[merchant_id] = merchant.evolve(known, read.event, read.at)
+            self._zones.clear()
             return Told(position, read, None) if topic in self._topics else None
         if topic not in self._topics:
             return None
@@ -100,17 +102,16 @@ class Batches:
 
     def _day(self, merchant_id: UUID, store_id: UUID | None, occurred_at: datetime) -> date:
         """The date at the store; at the merchant's first one for what happened in none, as when points expire."""
-        return occurred_at.astimezone(self._zone(merchant_id, store_id)).date()
-
-    def _zone(self, merchant_id: UUID, store_id: UUID | None) -> tzinfo:
-        known = self._merchants.get(merchant_id)
-        stores = known.stores if known is not None else {}
-        store = stores.get(store_id) if store_id is not None else None
-        if store is None:
-            store = next(iter(stores.values()), None)
-        if store is None:
-            return UTC
-        zone = self._zones.get(store.time_zone)
+        place = (merchant_id.int, store_id.int if store_id is not None else 0)
+        zone = self._zones.get(place)
         if zone is None:
-            zone = self._zones[store.time_zone] = ZoneInfo(store.time_zone)
-        return zone
+            zone = self._zones[place] = zone_of(self._merchants.get(merchant_id), store_id)
+        return occurred_at.astimezone(zone).date()
+
+
+def zone_of(merchant: Merchant | None, store_id: UUID | None) -> tzinfo:
+    """The time zone of a merchant's store, of their first one where none is named, or UTC where there is none."""
+    stores = merchant.stores if merchant is not None else {}
+    store = stores.get(store_id) if store_id is not None else None
+    store = store or next(iter(stores.values()), None)
+    return ZoneInfo(store.time_zone) if store is not None else UTC

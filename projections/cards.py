@@ -33,67 +33,88 @@ EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 LAST_MICROSECOND = 250_000_000_000_000_000
 """In the year 9892: after anything that happens."""
 STATES = "SELECT id, state FROM cards WHERE id = ANY(%b)"
+COLUMNS = {
+    "id": "uuid PRIMARY KEY",
+    "merchant_id": "uuid NOT NULL",
+    "customer": "uuid NOT NULL",
+    "store_id": "uuid",
+    "card_number": 'text COLLATE "C" NOT NULL',
+    "status": 'text COLLATE "C" NOT NULL',
+    "points_balance": "bigint NOT NULL",
+    "stamp_count": "bigint NOT NULL",
+    "enrolled_at": "timestamptz NOT NULL",
+    "last_activity_at": "timestamptz NOT NULL",
+    "lot_ends_at": "timestamptz",
+    "first_visit_day": "date",
+    "enrolled_position": "bigint NOT NULL",
+    "position": "bigint NOT NULL",
+    "state": "bytea NOT NULL",
+}
+STAGE = b"CREATE TEMP TABLE IF NOT EXISTS changed_cards (LIKE cards) ON COMMIT DELETE ROWS"
+COPY = f"COPY changed_cards ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)".encode()
 UPSERT = b"""
-    INSERT INTO cards (
-        id, merchant_id, customer, card_number, store_id, status, points_balance, stamp_count, enrolled_at,
-        last_activity_at, lot_ends_at, first_visit_day, enrolled_position, position, state
-    )
-    SELECT * FROM unnest(
-        %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::uuid[], %b::text[], %b::bigint[], %b::bigint[],
-        %b::timestamptz[], %b::timestamptz[], %b::timestamptz[], %b::date[], %b::bigint[], %b::bigint[], %b::bytea[]
-    )
+    INSERT INTO cards SELECT * FROM changed_cards
     ON CONFLICT (id) DO UPDATE SET
         status = excluded.status, points_balance = excluded.points_balance, stamp_count = excluded.stamp_count,
         last_activity_at = excluded.last_activity_at, lot_ends_at = excluded.lot_ends_at,
         first_visit_day = least(cards.first_visit_day, excluded.first_visit_day),
         position = excluded.position, state = excluded.state
 """
+HAPPENS_TO_CARDS = frozenset(CARD.events)
 
 # ---- the table ----------------------------------------------------------------------------------------------------
 
 
 async def apply(batch: Batch, connection: Connection, memory: Memory) -> None:
     """Folds every card that something happened to, by the rules' own `evolve`, and keeps what it came to."""
-    told = [each for each in batch.events if isinstance(each.read.event, CARD.events)]
-    await remember(told, connection, memory)
-    enrolled: dict[UUID, int] = {}
-    visited: dict[UUID, date] = {}
-    changed: dict[UUID, int] = {}
-    for position, read, day in told:
-        event, stream = read.event, read.at.stream
-        if type(event) is CardEnrolled:
-            # What ties the card to a person stays sealed, in the log.
-            event = msgspec.structs.replace(event, private=None)
-            enrolled[stream] = position
-        if type(event) in VISITS and day is not None:
-            visited[stream] = min(visited.get(stream, day), day)
-        memory[stream] = rules_of_cards.evolve(memory.get(stream), event, read.at)
-        changed[stream] = position
-    if changed:
-        rows = [
-            row(memory[stream], visited.get(stream), enrolled.get(stream, 0), position)
-            for stream, position in sorted(changed.items())
-        ]
-        await connection.execute(UPSERT, [list(column) for column in zip(*rows, strict=True)])
-    forget(memory, list(changed))
+    by_card: dict[int, list[Told]] = {}
+    for told in batch.events:
+        if type(told.read.event) in HAPPENS_TO_CARDS:
+            by_card.setdefault(told.read.at.stream.int, []).append(told)
+    if not by_card:
+        return
+    await remember(by_card, connection, memory)
+    await connection.execute(STAGE)
+    async with connection.cursor().copy(COPY) as copy:
+        copy.set_types([kind.split()[0] for kind in COLUMNS.values()])
+        for stream, happened in by_card.items():
+            card, changed = after(memory.pop(stream, None), happened)
+            # The cards that were used last come last.
+            memory[stream] = card
+            await copy.write_row(changed)
+    await connection.execute(UPSERT)
+    for stream in list(memory)[: max(0, len(memory) - REMEMBERED_MAX)]:
+        del memory[stream]
 
 
-async def remember(told: Sequence[Told], connection: Connection, memory: Memory) -> None:
+async def remember(by_card: dict[int, list[Told]], connection: Connection, memory: Memory) -> None:
     """Has the cards that a batch begins with."""
-    begun = {each.read.at.stream for each in told if each.read.at.version == 1}
-    missing = list({each.read.at.stream for each in told} - begun - memory.keys())
+    missing = [
+        happened[0].read.at.stream
+        for stream, happened in by_card.items()
+        if happened[0].read.at.version > 1 and stream not in memory
+    ]
     if missing:
         cursor = connection.cursor(binary=True)
         await cursor.execute(STATES, [missing])
-        memory |= {stream: decoded(state) for stream, state in await cursor.fetchall()}
+        memory |= {stream.int: decoded(state) for stream, state in await cursor.fetchall()}
 
 
-def forget(memory: Memory, latest: Sequence[UUID]) -> None:
-    """Keeps the cards that were used last."""
-    for stream in latest:
-        memory[stream] = memory.pop(stream)
-    for stream in list(memory)[: max(0, len(memory) - REMEMBERED_MAX)]:
-        del memory[stream]
+def after(card: Card | None, happened: Sequence[Told]) -> tuple[Card, tuple[object, ...]]:
+    """A card after what happened to it, and its row."""
+    enrolled_position = 0
+    first_visit: date | None = None
+    for position, read, day in happened:
+        event = read.event
+        if type(event) is CardEnrolled:
+            # What ties the card to a person stays sealed, in the log.
+            event = msgspec.structs.replace(event, private=None)
+            enrolled_position = position
+        if type(event) in VISITS and day is not None:
+            first_visit = min(first_visit or day, day)
+        card = rules_of_cards.evolve(card, event, read.at)
+    assert card is not None, "something happened to it"
+    return card, row(card, first_visit, enrolled_position, happened[-1].position)
 
 
 def row(card: Card, first_visit: date | None, enrolled_position: int, position: int) -> tuple[object, ...]:
@@ -102,8 +123,8 @@ def row(card: Card, first_visit: date | None, enrolled_position: int, position: 
         card.id,
         card.merchant_id,
         card.customer,
-        card.card_number,
         card.store_id,
+        card.card_number,
         card.status.value,
         card.points_balance,
         card.stamp_count,
@@ -126,24 +147,9 @@ MODEL = ReadModel(
     name="cards",
     version=1,
     tables={
-        "cards": """
-            CREATE TABLE cards (
-                id uuid PRIMARY KEY,
-                merchant_id uuid NOT NULL,
-                customer uuid NOT NULL,
-                card_number text COLLATE "C" NOT NULL,
-                store_id uuid,
-                status text COLLATE "C" NOT NULL,
-                points_balance bigint NOT NULL,
-                stamp_count bigint NOT NULL,
-                enrolled_at timestamptz NOT NULL,
-                last_activity_at timestamptz NOT NULL,
-                lot_ends_at timestamptz,
-                first_visit_day date,
-                enrolled_position bigint NOT NULL,
-                position bigint NOT NULL,
-                state bytea NOT NULL
-            ) WITH (fillfactor = 80)"""
+        "cards": f"""
+            CREATE TABLE cards ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}) WITH (fillfactor = 80)
+        """
     },
     indexes="""
         CREATE INDEX IF NOT EXISTS cards_enrolled ON cards (merchant_id, enrolled_position);

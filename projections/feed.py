@@ -53,8 +53,7 @@ class Feed:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _build(self) -> None:
-        for model in self._models.values():
-            await build(self._database_url, self._keyring, model)
+        await build(self._database_url, self._keyring, list(self._models.values()))
 
     async def _lead(self) -> None:
         async with (

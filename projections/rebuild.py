@@ -1,4 +1,4 @@
-"""Builds a read model from the log, beside the one that is read, and puts it in its place.
+"""Builds read models from the log, beside those that are read, and puts them in their place.
 
 The new tables are filled in the schema `rebuilding`, from where they can be filled further after any interruption.
 Then both are compared row by row at one and the same position, and the new ones take over in one transaction. Reading
@@ -6,20 +6,22 @@ and writing go on meanwhile; nobody waits but for moments.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import IsolationLevel, sql
 
 from ledger.store.keys import Keyring
-from projections.applying import END_OF_LOG, LIVE, REBUILDING, Applying, connected
+from projections.applying import END_OF_LOG, LIVE, REBUILDING, Applying, connected, topics_of
 from projections.batches import Batches
 from projections.read_model import Connection, ReadModel
 
 BUILDER = 73108687
 TAKEOVER_ATTEMPTS_MAX = 20
+BATCH_EVENTS = 20_000
+"""More at once than the feed takes: nobody waits for them, and a card that changes often is written less often."""
+
 EXAMPLES_MAX = 10
 STAND_BY_SECONDS = 0.5
 HEAD = b"SELECT coalesce(max(notification_id), 0) FROM events"
@@ -83,13 +85,14 @@ async def live(connection: Connection, model: ReadModel, *, lock: bool = False) 
     return Live(*row) if row is not None else None
 
 
-async def build(database_url: str, keyring: Keyring, model: ReadModel) -> None:
-    """Builds a model unless it is in place as this release has it, or as a newer one has."""
+async def build(database_url: str, keyring: Keyring, models: Sequence[ReadModel]) -> None:
+    """Builds what is not in place as this release has it, or as a newer one has."""
     async with await connected(database_url, REBUILDING) as building:
-        if not await in_place(building, model):
+        missing = [model for model in models if not await in_place(building, model)]
+        for model in missing:
             await alone(building, model)
-        if not await in_place(building, model):
-            await Rebuild(database_url, keyring, model, building).run()
+        missing = [model for model in missing if not await in_place(building, model)]
+        await Rebuild(database_url, keyring, missing, building).run()
 
 
 async def in_place(connection: Connection, model: ReadModel) -> bool:
@@ -101,19 +104,20 @@ async def in_place(connection: Connection, model: ReadModel) -> bool:
 async def rebuild(
     database_url: str,
     keyring: Keyring,
-    model: ReadModel,
+    models: Sequence[ReadModel],
     *,
     tell: Callable[[Progress], None] = silent,
     takes_over: bool = True,
-) -> Comparison | None:
-    """Builds a model anew, compares it with the one that is read, and puts it in its place, if that is wanted.
+) -> dict[str, Comparison | None]:
+    """Builds models anew in one go, compares them with those that are read, and puts them in their place, if wanted.
 
-    Tells what the comparison found; None where there was nothing of the same shape to compare with. May be interrupted
-    at any time: the next one goes on from there.
+    Tells by name what the comparison found; None where there was nothing of the same shape to compare with. May be
+    interrupted at any time: the next one goes on from there.
     """
     async with await connected(database_url, REBUILDING) as building:
-        await alone(building, model)
-        return await Rebuild(database_url, keyring, model, building, tell).run(takes_over=takes_over)
+        for model in models:
+            await alone(building, model)
+        return await Rebuild(database_url, keyring, models, building, tell).run(takes_over=takes_over)
 
 
 async def alone(building: Connection, model: ReadModel) -> None:
@@ -126,43 +130,47 @@ async def alone(building: Connection, model: ReadModel) -> None:
 
 
 class Rebuild:
-    """One model being built, by the only one who builds it."""
+    """Models being built, each of them by the only one who builds it."""
 
     def __init__(
         self,
         database_url: str,
         keyring: Keyring,
-        model: ReadModel,
+        models: Sequence[ReadModel],
         building: Connection,
         tell: Callable[[Progress], None] = silent,
     ) -> None:
         self._database_url = database_url
         self._keyring = keyring
-        self._model = model
+        self._models = {model.name: model for model in models}
         self._building = building
         self._tell = tell
 
-    async def run(self, *, takes_over: bool = True) -> Comparison | None:
-        """Fills, compares, takes over."""
-        await self._prepare()
-        async with AsyncExitStack() as stack:
-            reading = await stack.enter_async_context(await connected(self._database_url, LIVE))
-            batches = Batches(reading, self._keyring, self._model.topics)
-            applying = Applying(self._building, batches, {self._model.name: self._model}, live=False)
-            await stack.enter_async_context(applying)
-            await self._fill(applying)
-            await self._building.execute(self._model.indexes.encode())
-            for table in self._model.tables:
-                await self._building.execute(f"ANALYZE {table}".encode())
-            await self._fill(applying)
-            comparison = await self._compared(applying)
-            if takes_over:
-                await self._take_over(applying)
-            return comparison
+    async def run(self, *, takes_over: bool = True) -> dict[str, Comparison | None]:
+        """Fills all of them, then compares and takes over one after the other."""
+        for model in self._models.values():
+            await self._prepare(model)
+        comparisons: dict[str, Comparison | None] = {}
+        async with await connected(self._database_url, LIVE) as reading:
+            async with self._applying(reading, self._models) as applying:
+                await self._fill(applying)
+            for name, model in self._models.items():
+                await self._building.execute(model.indexes.encode())
+                for table in model.tables:
+                    await self._building.execute(f"ANALYZE {table}".encode())
+                async with self._applying(reading, {name: model}) as applying:
+                    comparisons[name] = await self._compared(model, applying)
+                    if takes_over:
+                        await self._take_over(model, applying)
+        return comparisons
 
-    async def _prepare(self) -> None:
+    def _applying(self, reading: Connection, models: Mapping[str, ReadModel]) -> Applying:
+        batches = Batches(reading, self._keyring, topics_of(models))
+        return Applying(self._building, batches, models, live=False)
+
+    async def _prepare(self, model: ReadModel) -> None:
         """Goes on with what an interrupted rebuild left, or begins with empty tables."""
-        model, building = self._model, self._building
+        building = self._building
         cursor = await building.execute("SELECT identity, tables FROM checkpoints WHERE model = %s", [model.name])
         known = await cursor.fetchone()
         if known is not None and known[0] == model.identity:
@@ -180,21 +188,18 @@ class Rebuild:
 
     async def _fill(self, applying: Applying, until: int = END_OF_LOG) -> None:
         """Applies the log, up to a position or as far as it goes."""
-        head = await self._number(HEAD)
-        while (reached := await applying.step(until)) is not None:
+        cursor = await self._building.execute(HEAD)
+        head = int((await cursor.fetchone() or (0,))[0])
+        while (reached := await applying.step(until, BATCH_EVENTS)) is not None:
             self._tell(Progress(reached, max(reached, head)))
 
-    async def _position(self) -> int:
-        cursor = await self._building.execute("SELECT position FROM checkpoints WHERE model = %s", [self._model.name])
-        return int((await cursor.fetchone() or (0,))[0])
-
-    async def _number(self, query: bytes) -> int:
-        cursor = await self._building.execute(query)
+    async def _position(self, model: ReadModel) -> int:
+        cursor = await self._building.execute("SELECT position FROM checkpoints WHERE model = %s", [model.name])
         return int((await cursor.fetchone() or (0,))[0])
 
     # ---- comparing --------------------------------------------------------------------------------------------
 
-    async def _compared(self, applying: Applying) -> Comparison | None:
+    async def _compared(self, model: ReadModel, applying: Applying) -> Comparison | None:
         """Compares both in one snapshot of the database that has both at the same position.
 
         The feed waits only while the last events are applied and the snapshot is taken, not while it is looked at.
@@ -206,39 +211,39 @@ class Rebuild:
             await seeing.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             while True:
                 async with holding.transaction():
-                    found = await live(holding, self._model, lock=True)
-                    if found is None or found.identity != self._model.identity:
+                    found = await live(holding, model, lock=True)
+                    if found is None or found.identity != model.identity:
                         return None
                     await self._fill(applying, found.position)
-                    if await self._position() == found.position:
+                    if await self._position(model) == found.position:
                         await seeing.set_autocommit(False)
                         await seeing.execute("SELECT FROM checkpoints")
                         break
                 # The log is told further here than there.
                 await asyncio.sleep(STAND_BY_SECONDS)
             comparison = Comparison()
-            for table in self._model.tables:
+            for table in model.tables:
                 await compare(seeing, table, comparison)
             await seeing.rollback()
             return comparison
 
     # ---- taking over ------------------------------------------------------------------------------------------
 
-    async def _take_over(self, applying: Applying) -> None:
+    async def _take_over(self, model: ReadModel, applying: Applying) -> None:
         """Puts the new tables in place of the old, in one transaction; tries again where readers hold it up."""
         for attempt in range(TAKEOVER_ATTEMPTS_MAX):
             await self._fill(applying)
             try:
                 async with self._building.transaction():
-                    await self._replace(applying)
+                    await self._replace(model, applying)
                 return
             except psycopg.errors.LockNotAvailable:
                 if attempt + 1 == TAKEOVER_ATTEMPTS_MAX:
                     raise
                 await asyncio.sleep(STAND_BY_SECONDS)
 
-    async def _replace(self, applying: Applying) -> None:
-        building, model = self._building, self._model
+    async def _replace(self, model: ReadModel, applying: Applying) -> None:
+        building = self._building
         await building.execute("SET LOCAL lock_timeout = '1s'")
         found = await live(building, model, lock=True)
         if found is not None:
@@ -254,7 +259,7 @@ class Rebuild:
             {
                 "model": model.name,
                 "identity": model.identity,
-                "position": await self._position(),
+                "position": await self._position(model),
                 "tables": list(model.tables),
                 "replaced": sorted(known - {model.identity}),
             },

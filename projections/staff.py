@@ -55,17 +55,19 @@ class PinUse:
 
 async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
     """Counts uses by staff member; wrong PINs by staff member, or by terminal where nobody was named."""
-    rows: dict[UUID, PinUse] = {}
+    rows: dict[int, PinUse] = {}
     for movement in batch.movements:
         staff_id = movement.staff_id
         if staff_id is not None:
-            use = rows.get(staff_id) or rows.setdefault(staff_id, PinUse(staff_id, movement.merchant_id, False))
+            use = rows.get(staff_id.int) or rows.setdefault(staff_id.int, PinUse(staff_id, movement.merchant_id, False))
             use.used(movement.recorded_at)
     for _, read, _ in batch.events:
         event, at = read.event, read.at
-        if isinstance(event, FAILED):
+        if type(event) in FAILED:
             of_terminal = isinstance(event, TerminalPinFailed)
-            use = rows.get(at.stream) or rows.setdefault(at.stream, PinUse(at.stream, at.merchant_id, of_terminal))
+            use = rows.get(at.stream.int) or rows.setdefault(
+                at.stream.int, PinUse(at.stream, at.merchant_id, of_terminal)
+            )
             use.failed(at.recorded_at, locked=event.locked_until is not None)
     if rows:
         columns = zip(
