@@ -28,6 +28,7 @@ from ledger.settings import Settings
 from loyalty import cards, purchases
 from loyalty.demo import demo
 from loyalty.embedded import EmbeddedServerError, EmbeddedServers
+from loyalty.export import export_events
 from loyalty.installation import database_of, installation, running
 from loyalty.records import Format, format_of
 from loyalty.serving import JoiningProtocol, collect_less
@@ -292,6 +293,27 @@ def expire(day: datetime | None, dry_run: bool) -> None:
     click.echo(f"{expired.cards} of {expired.looked_at} cards {verb} {expired.points} points.")
     if expired.failed:
         raise click.ClickException(f"{expired.failed} cards could not be expired in time; run the same command again.")
+
+
+@main.group("export")
+def export() -> None:
+    """Give out what is stored."""
+
+
+@export.command("events")
+@click.option("--merchant", type=click.UUID, help="Only this merchant's events.")
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Only events past this position.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file; one that an earlier export left is continued after its last whole line.",
+)
+def export_log(merchant: UUID | None, after: int, output: Path | None) -> None:
+    """Write the log as JSON Lines, oldest first, with what was sealed still sealed. docs/log.md has the format."""
+    collect_less()
+    count = with_parts(running(installation()), lambda parts: export_events(parts.ledger.log, merchant, after, output))
+    if output is not None:
+        click.echo(f"{count} events were written to {output}.")
 
 
 @main.group("import")

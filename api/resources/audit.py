@@ -147,7 +147,11 @@ async def streamed(parts: Parts, merchant: UUID | None, after: int, head: int) -
         async for _, _, text in texts:
             yield text
 
-    headers = {"Loyalty-Position": str(head), "Cache-Control": "no-store"}
+    headers = {
+        "Loyalty-Position": str(head),
+        "Cache-Control": "no-store",
+        "Content-Disposition": 'attachment; filename="events.jsonl"',
+    }
     return Stream(body(), media_type=JSON_LINES, headers=headers)
 
 
