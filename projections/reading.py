@@ -4,22 +4,23 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
 from ledger.errors import Rejected, Unavailable
-from ledger.store.deadline import ANSWER_SECONDS_MAX, session_options, within
+from ledger.store.pool import Pool
 from projections.applying import LIVE
 from projections.read_model import ReadModel
 
 LOG = logging.getLogger("loyalty")
 
 CONNECTIONS_MAX = 4
-POOL_SECONDS_MAX = 2.0
+OPTIONS = (
+    f"-c search_path={LIVE},public -c default_transaction_read_only=on"
+    # Every query here has its index, and its plan does not depend on what a young table looked like.
+    " -c enable_seqscan=off -c plan_cache_mode=force_custom_plan -c work_mem=64MB -c jit=off"
+)
 WAIT_SECONDS_MAX = 2.0
 LOOK_SECONDS = 0.5
 """While it waits to be told, a reader looks by itself this often, in case that nobody could tell it."""
@@ -32,26 +33,11 @@ class Reader:
     """Reads the tables of read models, and hears of it when they were changed."""
 
     def __init__(self, database_url: str) -> None:
-        self._options = (
-            f"{session_options(database_url)} -c search_path={LIVE},public -c default_transaction_read_only=on"
-        )
         self._database_url = database_url
-        self._pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
-            database_url,
-            min_size=1,
-            max_size=CONNECTIONS_MAX,
-            timeout=POOL_SECONDS_MAX,
-            reconnect_timeout=1.0,
-            open=False,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 1,
-                "connect_timeout": 2,
-                "options": self._options,
-            },
-        )
+        self._pool = Pool(database_url, CONNECTIONS_MAX, OPTIONS)
         self._told = asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
+        self.rows = self._pool.rows
 
     async def open(self) -> None:
         """Connects, in the background where the database is not there yet."""
@@ -65,13 +51,6 @@ class Reader:
             with suppress(asyncio.CancelledError):
                 await self._listening
         await self._pool.close()
-
-    async def rows(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
-        """What a query finds; raises `Unavailable` where the database does not answer in time."""
-        try:
-            return await within(ANSWER_SECONDS_MAX, self._rows_twice(query, parameters))
-        except psycopg.OperationalError as error:
-            raise Unavailable("the read models cannot be reached") from error
 
     async def reached(self, models: Iterable[ReadModel], wanted: int = 0) -> int:
         """How far all of these models are, once they are as far as wanted.
@@ -110,7 +89,7 @@ class Reader:
         while True:
             try:
                 async with await AsyncConnection.connect(
-                    self._database_url, autocommit=True, connect_timeout=2, options=self._options
+                    self._database_url, autocommit=True, connect_timeout=2
                 ) as connection:
                     await connection.execute("LISTEN projected")
                     async for _ in connection.notifies():
@@ -119,17 +98,3 @@ class Reader:
             except psycopg.OperationalError as error:
                 LOG.warning("readers hear of no change for now (%s) and look by themselves", error)
             await asyncio.sleep(RECONNECT_SECONDS)
-
-    async def _rows_twice(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
-        """Connections that died while they were idle show it only when they are used; then all are looked at."""
-        try:
-            return await self._rows_once(query, parameters)
-        except psycopg.OperationalError:
-            await self._pool.check()
-            return await self._rows_once(query, parameters)
-
-    async def _rows_once(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(binary=True)
-            await cursor.execute(query.encode(), parameters)
-            return await cursor.fetchall()

@@ -9,17 +9,14 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
-import psycopg
-from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
 from ledger.actor import Occurrence
-from ledger.errors import Unavailable
 from ledger.store.codec import Read, decode, hash_of
-from ledger.store.deadline import ANSWER_SECONDS_MAX, session_options, settle, within
+from ledger.store.deadline import settle
 from ledger.store.keys import Keyring, SubjectKey
 from ledger.store.names import Aggregate
+from ledger.store.pool import Pool
 from ledger.store.recorder import Append, Outcome
 from ledger.store.records import Records
 from ledger.store.writer import Writer
@@ -30,7 +27,6 @@ LOG = logging.getLogger("loyalty")
 SNAPSHOT_EVERY_EVENTS = 200
 CACHED_STREAMS_MAX = 50_000
 POOL_CONNECTIONS_MAX = 8
-POOL_SECONDS_MAX = 2.0
 
 NEWER_EVENTS = """
     SELECT e.originator_version, e.state, e.notification_id, e.subject_id, k.wrapped, NULL
@@ -156,25 +152,12 @@ class Log:
     def __init__(self, database_url: str, keyring: Keyring) -> None:
         self.keyring = keyring
         self._writer = Writer(database_url)
-        self._pool: AsyncConnectionPool[AsyncConnection[TupleRow]] = AsyncConnectionPool(
-            database_url,
-            min_size=1,
-            max_size=POOL_CONNECTIONS_MAX,
-            timeout=POOL_SECONDS_MAX,
-            # A longer one would have the pool wait ever longer between attempts, and readers after an outage with it.
-            reconnect_timeout=1.0,
-            open=False,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 1,
-                "connect_timeout": 2,
-                "options": session_options(database_url),
-            },
-        )
+        self._pool = Pool(database_url, POOL_CONNECTIONS_MAX)
+        self._rows = self._pool.rows
         self._cache: OrderedDict[UUID, Loaded[Any]] = OrderedDict()
         self._holders: OrderedDict[tuple[UUID, str, str], bytes] = OrderedDict()
         self._snapshots: set[asyncio.Task[None]] = set()
-        self.records = Records(self._rows, self._key)
+        self.records = Records(self._rows, keyring.of)
 
     async def open(self) -> None:
         """Connects, in the background where the database is not there yet."""
@@ -263,12 +246,12 @@ class Log:
             "topics": list(topics) if topics is not None else None,
         }
         rows = await self._rows(HISTORY_PAGE, asked)
-        return [(row[2], decode(bytes(row[1]), self._key(row[3], row[4]))) for row in rows]
+        return [(row[2], decode(bytes(row[1]), self.keyring.of(row[3], row[4]))) for row in rows]
 
     async def events_since(self, stream: UUID, first: int, topics: Sequence[str]) -> list[Read]:
         """A stream's event of that version, and those of certain topics after it, in order."""
         rows = await self._rows(EVENTS_SINCE, {"stream": stream, "first": first, "topics": list(topics)})
-        return [decode(bytes(row[1]), self._key(row[3], row[4])) for row in rows]
+        return [decode(bytes(row[1]), self.keyring.of(row[3], row[4])) for row in rows]
 
     async def position_of(self, stream: UUID, version: int) -> int:
         """The log position of an event that is there."""
@@ -372,7 +355,7 @@ class Log:
 
     def _fold(self, aggregate: Aggregate[S, Any], loaded: Loaded[S] | None, row: TupleRow) -> Loaded[S] | None:
         version, stored, position, subject, wrapped = row[:5]
-        read = decode(bytes(stored), self._key(subject, wrapped))
+        read = decode(bytes(stored), self.keyring.of(subject, wrapped))
         if not isinstance(read.event, aggregate.events):
             return None
         if loaded is not None:
@@ -391,7 +374,7 @@ class Log:
         version, sealed, _, subject, wrapped, merchant_id = row[:6]
         body = bytes(sealed)
         if subject is not None:
-            key = self._key(subject, wrapped)
+            key = self.keyring.of(subject, wrapped)
             if key is None:
                 return None
             body = key.open(body, snapshot_place(stream, version))
@@ -429,31 +412,6 @@ class Log:
         row = (loaded.stream, loaded.merchant_id, subject, loaded.version, loaded.aggregate.fold, body)
         async with self._pool.connection() as connection:
             await connection.execute(SAVE_SNAPSHOT, row)
-
-    def _key(self, subject: UUID | None, wrapped: bytes | None) -> SubjectKey | None:
-        if subject is None or wrapped is None:
-            return None
-        return self.keyring.known(subject) or self.keyring.unwrap(subject, bytes(wrapped))
-
-    async def _rows(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
-        try:
-            return await within(ANSWER_SECONDS_MAX, self._rows_twice(query, parameters))
-        except psycopg.OperationalError as error:
-            raise Unavailable("the log cannot be reached") from error
-
-    async def _rows_twice(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
-        """Connections that died while they were idle show it only when they are used; then all are looked at."""
-        try:
-            return await self._rows_once(query, parameters)
-        except psycopg.OperationalError:
-            await self._pool.check()
-            return await self._rows_once(query, parameters)
-
-    async def _rows_once(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(binary=True)
-            await cursor.execute(query.encode(), parameters)
-            return await cursor.fetchall()
 
 
 def snapshot_place(stream: UUID, version: int) -> bytes:
