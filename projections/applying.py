@@ -4,7 +4,6 @@ that are being built.
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
@@ -89,8 +88,10 @@ class Applying:
         """Leaves no reading behind."""
         if self._next is not None:
             self._next.cancel()
-            with suppress(asyncio.CancelledError, psycopg.Error):
-                await self._next
+            await asyncio.wait({self._next})
+            if not self._next.cancelled():
+                # What it met is met again by whoever reads there next.
+                self._next.exception()
 
     async def step(self, until: int = END_OF_LOG, events_max: int = BATCH_EVENTS_MAX) -> int | None:
         """Applies the next batch up to a position and tells how far that led; None where there was nothing.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, tzinfo
+from itertools import takewhile
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -51,13 +52,16 @@ class Batches:
     async def after(self, position: int, limit: int, until: int = 2**62) -> Batch | None:
         """What comes after a position, a limited number of events; None where nothing does.
 
-        Raises `UnknownEvent` at an event that this release does not know.
+        Ends before an event that this release does not know, and raises `UnknownEvent` where nothing else comes.
         """
         asked = {"after": position, "until": until, "limit": limit, "private": PRIVATE}
         cursor = self._connection.cursor(binary=True)
-        rows = await (await cursor.execute(EVENTS_AFTER.encode(), asked)).fetchall()
-        if not rows:
+        found = await (await cursor.execute(EVENTS_AFTER.encode(), asked)).fetchall()
+        if not found:
             return None
+        rows = list(takewhile(lambda row: row[1] in KNOWN, found))
+        if not rows:
+            raise UnknownEvent(found[0][1])
         if position != self._end:
             self._merchants.clear()
             self._zones.clear()
@@ -85,8 +89,6 @@ class Batches:
 
     def _told(self, row: TupleRow) -> Told | None:
         position, topic, stored, merchant_id, subject, wrapped = row
-        if topic not in KNOWN:
-            raise UnknownEvent(topic)
         if topic in OF_MERCHANTS:
             read = decode(bytes(stored), None)
             known = self._merchants.get(merchant_id)

@@ -7,7 +7,7 @@ that even two that take themselves for the leader apply every event once.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
@@ -27,6 +27,8 @@ POLL_SECONDS = 1.0
 
 STAND_BY_SECONDS = 0.5
 RETRY_SECONDS = 1.0
+QUIET_SECONDS = 10.0
+"""What the feed meets again when it tries again at once, it does not say again."""
 
 
 class Feed:
@@ -39,17 +41,27 @@ class Feed:
 
     async def follow(self) -> None:
         """Leads when nobody else does, until cancelled; starts over where the database goes away."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._kept_up(self._build))
+            both.create_task(self._kept_up(self._lead))
+
+    async def _kept_up(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does some work to its end, however often it has to be begun."""
+        loop = asyncio.get_running_loop()
+        said = ""
         while True:
+            begun = loop.time()
             try:
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._build())
-                    both.create_task(self._lead())
-            except* psycopg.OperationalError as error:
-                LOG.warning("the feed lost the database (%s) and tries again", error.exceptions[0])
-            except* UnknownEvent as error:
-                LOG.warning("the feed stops at the event %s, which a newer release wrote", error.exceptions[0])
-            except* Overtaken as error:
-                LOG.warning("the feed rests: a newer release replaced the read model %s", error.exceptions[0])
+                return await work()
+            except psycopg.OperationalError as error:
+                why = f"the feed lost the database ({error}) and tries again"
+            except UnknownEvent as error:
+                why = f"the feed stops at the event {error}, which a newer release wrote"
+            except Overtaken as error:
+                why = f"the feed rests: another release replaced the read model {error}"
+            if why != said or loop.time() - begun > QUIET_SECONDS:
+                LOG.warning(why)
+            said = why
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _build(self) -> None:

@@ -6,12 +6,13 @@ and writing go on meanwhile; nobody waits but for moments.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import IsolationLevel, sql
 
+from ledger.errors import Unavailable
 from ledger.store.keys import Keyring
 from projections.applying import END_OF_LOG, LIVE, REBUILDING, Applying, connected, topics_of
 from projections.batches import Batches
@@ -46,12 +47,20 @@ PRIMARY_KEY = """
 """
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a rebuild is: up to which position, of how many that there are."""
+class Watcher:
+    """Sees how a rebuild goes; this one makes nothing of it."""
 
-    position: int
-    head: int
+    def waits(self, name: str, why: str) -> None:
+        """A model waits for somebody else."""
+
+    def goes_on(self, name: str, position: int) -> None:
+        """The tables that an interrupted rebuild left are there, told up to a position."""
+
+    def reached(self, position: int, head: int) -> None:
+        """The log was told up to a position, of as many as there are to tell."""
+
+
+UNWATCHED = Watcher()
 
 
 @dataclass
@@ -61,10 +70,6 @@ class Comparison:
     rows: int = 0
     differing: int = 0
     examples: list[str] = field(default_factory=list)
-
-
-def silent(_: Progress) -> None:
-    """For whoever need not see the progress."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ async def build(database_url: str, keyring: Keyring, models: Sequence[ReadModel]
         for model in missing:
             await alone(building, model)
         missing = [model for model in missing if not await in_place(building, model)]
-        await Rebuild(database_url, keyring, missing, building).run()
+        await Rebuild(database_url, keyring, missing, building).build()
 
 
 async def in_place(connection: Connection, model: ReadModel) -> bool:
@@ -106,26 +111,34 @@ async def rebuild(
     keyring: Keyring,
     models: Sequence[ReadModel],
     *,
-    tell: Callable[[Progress], None] = silent,
+    watcher: Watcher = UNWATCHED,
     takes_over: bool = True,
 ) -> dict[str, Comparison | None]:
-    """Builds models anew in one go, compares them with those that are read, and puts them in their place, if wanted.
+    """Builds models anew in one go, compares them with those that are read, and puts them in their place or drops them.
 
     Tells by name what the comparison found; None where there was nothing of the same shape to compare with. May be
-    interrupted at any time: the next one goes on from there.
+    interrupted at any time: the next one goes on from there. Raises `Unavailable` where the database goes away, or
+    readers never let go of a table.
     """
-    async with await connected(database_url, REBUILDING) as building:
-        for model in models:
-            await alone(building, model)
-        return await Rebuild(database_url, keyring, models, building, tell).run(takes_over=takes_over)
+    try:
+        async with await connected(database_url, REBUILDING) as building:
+            for model in models:
+                await alone(building, model, watcher)
+            return await Rebuild(database_url, keyring, models, building, watcher).run(takes_over=takes_over)
+    except psycopg.OperationalError as error:
+        raise Unavailable("read models cannot be built now") from error
 
 
-async def alone(building: Connection, model: ReadModel) -> None:
+async def alone(building: Connection, model: ReadModel, watcher: Watcher = UNWATCHED) -> None:
     """Waits until nobody else builds that model; for as long as the connection lasts, nobody else will."""
+    told = False
     while True:
         cursor = await building.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [BUILDER, model.name])
         if (await cursor.fetchone()) == (True,):
             return
+        if not told:
+            watcher.waits(model.name, "it is being built elsewhere")
+        told = True
         await asyncio.sleep(STAND_BY_SECONDS)
 
 
@@ -138,31 +151,52 @@ class Rebuild:
         keyring: Keyring,
         models: Sequence[ReadModel],
         building: Connection,
-        tell: Callable[[Progress], None] = silent,
+        watcher: Watcher = UNWATCHED,
     ) -> None:
         self._database_url = database_url
         self._keyring = keyring
         self._models = {model.name: model for model in models}
         self._building = building
-        self._tell = tell
+        self._watcher = watcher
 
-    async def run(self, *, takes_over: bool = True) -> dict[str, Comparison | None]:
-        """Fills all of them, then compares and takes over one after the other."""
-        for model in self._models.values():
-            await self._prepare(model)
+    async def run(self, *, takes_over: bool) -> dict[str, Comparison | None]:
+        """Fills all of them, then compares one after the other, which takes over or leaves nothing behind."""
         comparisons: dict[str, Comparison | None] = {}
         async with await connected(self._database_url, LIVE) as reading:
-            async with self._applying(reading, self._models) as applying:
-                await self._fill(applying)
+            await self._fill_all(reading)
             for name, model in self._models.items():
-                await self._building.execute(model.indexes.encode())
-                for table in model.tables:
-                    await self._building.execute(f"ANALYZE {table}".encode())
                 async with self._applying(reading, {name: model}) as applying:
                     comparisons[name] = await self._compared(model, applying)
                     if takes_over:
                         await self._take_over(model, applying)
+                    else:
+                        await self._give_up(model)
         return comparisons
+
+    async def build(self) -> None:
+        """Fills all of them before any takes over, and then each at once.
+
+        As soon as one of another release's models is replaced, that release's feed rests, and nobody tells its other
+        ones until they are replaced, too.
+        """
+        async with await connected(self._database_url, LIVE) as reading:
+            await self._fill_all(reading)
+            for name, model in self._models.items():
+                async with self._applying(reading, {name: model}) as applying:
+                    await self._take_over(model, applying)
+
+    async def _fill_all(self, reading: Connection) -> None:
+        """Has all new tables with their indexes, nearly as far as they can be."""
+        models = list(self._models.values())
+        for model in models:
+            await self._prepare(model)
+        async with self._applying(reading, self._models) as applying:
+            await self._fill(applying, await self._goal(models))
+            for model in models:
+                await self._building.execute(model.indexes.encode())
+                for table in model.tables:
+                    await self._building.execute(f"ANALYZE {table}".encode())
+            await self._fill(applying, await self._goal(models))
 
     def _applying(self, reading: Connection, models: Mapping[str, ReadModel]) -> Applying:
         batches = Batches(reading, self._keyring, topics_of(models))
@@ -174,11 +208,10 @@ class Rebuild:
         cursor = await building.execute("SELECT identity, tables FROM checkpoints WHERE model = %s", [model.name])
         known = await cursor.fetchone()
         if known is not None and known[0] == model.identity:
+            self._watcher.goes_on(model.name, await self._position(model))
             return
         async with building.transaction():
-            for table in known[1] if known is not None else ():
-                await building.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(REBUILDING, table)))
-            await building.execute("DELETE FROM checkpoints WHERE model = %s", [model.name])
+            await self._drop(model, known[1] if known is not None else [])
             for definition in model.tables.values():
                 await building.execute(definition.encode())
             await building.execute(
@@ -186,12 +219,31 @@ class Rebuild:
                 [model.name, model.identity, list(model.tables)],
             )
 
-    async def _fill(self, applying: Applying, until: int = END_OF_LOG) -> None:
-        """Applies the log, up to a position or as far as it goes."""
+    async def _give_up(self, model: ReadModel) -> None:
+        """Leaves nothing behind of a model that is not wanted."""
+        async with self._building.transaction():
+            await self._drop(model, list(model.tables))
+
+    async def _drop(self, model: ReadModel, tables: Sequence[str]) -> None:
+        for table in tables:
+            await self._building.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(REBUILDING, table)))
+        await self._building.execute("DELETE FROM checkpoints WHERE model = %s", [model.name])
+
+    async def _goal(self, models: Sequence[ReadModel]) -> int:
+        """How far models can be filled so that each can still be compared with what is read of it.
+
+        What gets ahead of that could be compared only when a feed has come as far, and perhaps none runs.
+        """
+        found = [(model, await live(self._building, model)) for model in models]
+        positions = [known.position for model, known in found if known is not None and known.identity == model.identity]
+        return min(positions, default=END_OF_LOG)
+
+    async def _fill(self, applying: Applying, until: int) -> None:
+        """Applies the log up to a position, or as far as it goes."""
         cursor = await self._building.execute(HEAD)
-        head = int((await cursor.fetchone() or (0,))[0])
+        head = min(until, int((await cursor.fetchone() or (0,))[0]))
         while (reached := await applying.step(until, BATCH_EVENTS)) is not None:
-            self._tell(Progress(reached, max(reached, head)))
+            self._watcher.reached(reached, max(reached, head))
 
     async def _position(self, model: ReadModel) -> int:
         cursor = await self._building.execute("SELECT position FROM checkpoints WHERE model = %s", [model.name])
@@ -209,6 +261,7 @@ class Rebuild:
             await connected(self._database_url, LIVE) as seeing,
         ):
             await seeing.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+            told = False
             while True:
                 async with holding.transaction():
                     found = await live(holding, model, lock=True)
@@ -219,7 +272,12 @@ class Rebuild:
                         await seeing.set_autocommit(False)
                         await seeing.execute("SELECT FROM checkpoints")
                         break
-                # The log is told further here than there.
+                # A rebuild that was interrupted had come further than what is read has come by now.
+                if not told:
+                    self._watcher.waits(
+                        model.name, "what is read of it is not as far yet; `loyalty project` has to run"
+                    )
+                told = True
                 await asyncio.sleep(STAND_BY_SECONDS)
             comparison = Comparison()
             for table in model.tables:
@@ -232,12 +290,12 @@ class Rebuild:
     async def _take_over(self, model: ReadModel, applying: Applying) -> None:
         """Puts the new tables in place of the old, in one transaction; tries again where readers hold it up."""
         for attempt in range(TAKEOVER_ATTEMPTS_MAX):
-            await self._fill(applying)
+            await self._fill(applying, await self._goal([model]))
             try:
                 async with self._building.transaction():
                     await self._replace(model, applying)
                 return
-            except psycopg.errors.LockNotAvailable:
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                 if attempt + 1 == TAKEOVER_ATTEMPTS_MAX:
                     raise
                 await asyncio.sleep(STAND_BY_SECONDS)
