@@ -30,11 +30,13 @@ from loyalty.demo import demo
 from loyalty.embedded import EmbeddedServerError, EmbeddedServers
 from loyalty.export import export_events
 from loyalty.installation import database_of, installation, running
+from loyalty.rebuilding import line_about, rebuild_with_bar
 from loyalty.records import Format, format_of
 from loyalty.serving import JoiningProtocol, collect_less
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
 from migrations import MigrationError, migrate, missing
 from projections.feed import Feed
+from projections.models import MODELS
 from schemas.kinds import Email, Name
 from workers.expire_points import Expired, cards_to_look_at, expire_points
 
@@ -219,6 +221,33 @@ def project(beside: bool) -> None:
     collect_less()
     with suppress(KeyboardInterrupt):
         uvloop.run(Feed(database_of(settings), keyring_from(settings)).follow())
+
+
+@main.command("rebuild")
+@click.argument("name", required=False, type=click.Choice([model.name for model in MODELS]))
+@click.option("--check", is_flag=True, help="Only compare: take nothing over, and exit with 1 where rows differ.")
+def rebuild_read_models(name: str | None, check: bool) -> None:
+    """Build a read model anew from the log, or all of them, and say which rows were not as the log has them.
+
+    What is built takes the place of what is read in one moment; reading and writing go on meanwhile. May be
+    interrupted and run again at any time: it goes on from where it was.
+    """
+    interrupt_on_stop_signals()
+    settings = running(installation())
+    collect_less()
+
+    async def run(_: Parts) -> bool:
+        found = await rebuild_with_bar(database_of(settings), keyring_from(settings), name, checks_only=check)
+        for model, comparison in found.items():
+            click.echo(line_about(model, comparison, checks_only=check))
+        return any(comparison is not None and comparison.differing for comparison in found.values())
+
+    try:
+        differs = with_parts(settings, run)
+    except KeyboardInterrupt:
+        raise click.ClickException("Interrupted. Run the same command again: it goes on from here.") from None
+    if check and differs:
+        sys.exit(1)
 
 
 @main.command("migrate")
