@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ledger.store.codec import hash_of
 from ledger.store.log import Log
+from ledger.store.names import MERCHANT
 from projections.audit.lines import texts
 
 
@@ -44,6 +45,8 @@ async def export_events(log: Log, merchant: UUID | None, after: int, output: Pat
 
     A file that an earlier export left is continued after its last whole line.
     """
+    if merchant is not None and await log.load(MERCHANT, merchant) is None:
+        raise click.ClickException(f"There is no merchant {merchant}.")
     if output is None:
         try:
             return await written(log, merchant, after, sys.stdout.buffer)

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from ledger.store.keys import SubjectKey
 
-CHUNK_EVENTS = 200
+CHUNK_EVENTS = 100
 VERSION_MAX = 2**62
 
 Place = tuple[UUID, int]

@@ -12,7 +12,7 @@ import msgspec
 from ledger.store.codec import hash_of
 from ledger.store.log import Log
 
-LINES_AT_ONCE = 1_000
+LINES_AT_ONCE = 500
 
 
 class Frame(msgspec.Struct, gc=False, frozen=True):

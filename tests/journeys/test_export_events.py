@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -183,6 +184,15 @@ def test_a_file_that_is_not_its_own_stays_as_it_is(shop: tuple[Installation, Up]
         assert ran.returncode in (1, 2)
         assert said in ran.stderr, said
         assert path.read_text() == content
+
+
+def test_a_merchant_that_is_not_there_has_no_export(shop: tuple[Installation, Up], tmp_path: Path) -> None:
+    place, _ = shop
+    path = tmp_path / "log.jsonl"
+    ran = place.run("export", "events", "--merchant", str(uuid4()), "--output", path)
+    assert ran.returncode == 1
+    assert "There is no merchant" in ran.stderr
+    assert not path.exists()
 
 
 def test_whoever_reads_only_the_beginning_ends_the_export_quietly(shop: tuple[Installation, Up]) -> None:
