@@ -12,6 +12,8 @@ from ledger.errors import Unavailable
 from ledger.store.deadline import ANSWER_SECONDS_MAX, session_options, within
 
 FREE_SECONDS_MAX = 2.0
+INDEXED = "-c enable_seqscan=off"
+"""Every question has its index; whether that is used must not depend on what a young table looked like."""
 
 
 class Pool:
@@ -30,7 +32,7 @@ class Pool:
                 "autocommit": True,
                 "prepare_threshold": 1,
                 "connect_timeout": 2,
-                "options": f"{session_options(database_url)} {options}".strip(),
+                "options": f"{session_options(database_url)} {INDEXED} {options}".strip(),
             },
         )
 
