@@ -18,7 +18,19 @@ from api.commands import provide_key
 from api.documented import OpenApiJson
 from api.limits import AnswerTimeLimit, JsonRequest
 from api.parts import Parts
-from api.resources import access, admin, audit, cards, corrections, pins, previews, programs, till
+from api.resources import (
+    access,
+    admin,
+    audit,
+    cards,
+    corrections,
+    pins,
+    previews,
+    programs,
+    statistics,
+    storefront,
+    till,
+)
 from api.tokens import Tokens
 from ledger.entropy import SystemClock, SystemEntropy
 from ledger.errors import Rejected, Unavailable
@@ -79,6 +91,7 @@ def create_app(parts: Parts) -> Litestar:
             *cards.HANDLERS,
             *programs.HANDLERS,
             *pins.HANDLERS,
+            *statistics.HANDLERS,
         ],
         dependencies={"caller": Provide(provide_caller), "key": Provide(provide_key)},
         tags=["store"],
@@ -101,6 +114,7 @@ def create_app(parts: Parts) -> Litestar:
             auditors_side,
             admins_side,
             *access.HANDLERS,
+            *storefront.HANDLERS,
             docs,
             create_static_files_router("/static", directories=[STATIC], include_in_schema=False),
         ],

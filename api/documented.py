@@ -107,6 +107,9 @@ def completed(described: dict[str, Any], handler: HTTPRouteHandler) -> dict[str,
         text = {"schema": {"type": "string"}}
         content = {**responses["200"]["content"], JSON_LINES: text, "text/csv": text}
         responses["200"] = {**responses["200"], "content": content}
+    if handler.opt.get("csv"):
+        content = {**responses["200"]["content"], "text/csv": {"schema": {"type": "string"}}}
+        responses["200"] = {**responses["200"], "content": content}
     if handler.opt.get("json_lines"):
         content = {**responses["200"]["content"], JSON_LINES: {"schema": {"type": "string"}}}
         responses["200"] = {**responses["200"], "content": content}
@@ -148,7 +151,7 @@ def refusals_of(handler: HTTPRouteHandler, credited: bool, keyed: bool) -> list[
     """The statuses of the problems that a route can answer."""
     body = body_of(handler)
     if not credited and body is None:
-        return []
+        return list(handler.opt.get("refuses", ()))
     statuses = {400, 401, 503}
     statuses |= {403, 404} if credited else set()
     statuses |= {409, 410, 422} if keyed else set()

@@ -50,7 +50,12 @@ COLUMNS = {
     "position": "bigint NOT NULL",
     "state": "bytea NOT NULL",
 }
-STAGE = b"CREATE TEMP TABLE IF NOT EXISTS changed_cards (LIKE cards) ON COMMIT DELETE ROWS"
+STAGE = b"""
+    CREATE TEMP TABLE IF NOT EXISTS changed_cards (LIKE cards) ON COMMIT DELETE ROWS;
+    DELETE FROM changed_cards
+"""
+"""What takes over applies several batches in one transaction."""
+
 COPY = f"COPY changed_cards ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)".encode()
 UPSERT = b"""
     INSERT INTO cards SELECT * FROM changed_cards
@@ -195,9 +200,7 @@ async def find(log: Log, merchant: UUID, program: UUID, card: UUID, now: datetim
 
 async def find_merged(log: Log, merchant: UUID, program: UUID, card: UUID, now: datetime) -> cards.Card | None:
     """The same, but the card that it was merged into where it was."""
-    state = await current(log, merchant, card)
-    while state is not None and state.merged_into is not None:
-        state = await current(log, merchant, state.merged_into)
+    state = await current_merged(log, merchant, card)
     return shown(state, await current_program(log, program), now) if state is not None else None
 
 
@@ -205,6 +208,14 @@ async def current(log: Log, merchant: UUID, card: UUID) -> Card | None:
     """A merchant's card as of now."""
     loaded = await log.load(CARD, card, fresh=True)
     return loaded.state if loaded is not None and loaded.merchant_id == merchant else None
+
+
+async def current_merged(log: Log, merchant: UUID, card: UUID) -> Card | None:
+    """A merchant's card as of now, or the one that it was merged into where it was."""
+    state = await current(log, merchant, card)
+    while state is not None and state.merged_into is not None:
+        state = await current(log, merchant, state.merged_into)
+    return state
 
 
 async def current_program(log: Log, program: UUID) -> Program:

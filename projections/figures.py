@@ -1,9 +1,13 @@
 """What is counted: the same figures for a merchant's stores, staff and days, and for the whole platform."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date
+from typing import Any, NamedTuple
 
 from ledger import card
 from projections.movements import Movement
+from schemas.statistics import DayStatistics
 
 CLOSING = (card.CardClosed, card.CardMerged)
 """After these there is one open card less."""
@@ -73,6 +77,11 @@ class Figures:
                 # What leaves one card comes to the other.
                 pass
 
+    def add(self, more: "Figures") -> None:
+        """Adds other movements' sums."""
+        for name in NAMES:
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+
     def values(self) -> tuple[int, ...]:
         """The figures in the order of their names."""
         return tuple(getattr(self, name) for name in NAMES)
@@ -93,3 +102,75 @@ def upsert(table: str, keys: dict[str, str]) -> bytes:
         f"INSERT INTO {table} ({columns}) SELECT * FROM unnest({given})"  # noqa: S608 names of our own
         f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
     ).encode()
+
+
+# ---- as they are asked for ----------------------------------------------------------------------------------------
+
+SUMMED = ", ".join(f"coalesce(sum({name}), 0)" for name in NAMES)
+"""The figures of many rows together."""
+
+STANDING = "coalesce(sum(enrolments - closures), 0), coalesce(sum(points_change), 0), coalesce(sum(stamps_change), 0)"
+"""How many cards the rows leave open, and with what on them."""
+
+
+class Standing(NamedTuple):
+    """How many cards were open at some time, and the sums of their balances."""
+
+    cards: int = 0
+    points: int = 0
+    stamps: int = 0
+
+    def after(self, figures: Figures) -> "Standing":
+        """What it was once this had happened, too."""
+        return Standing(
+            self.cards + figures.enrolments - figures.closures,
+            self.points + figures.points_change,
+            self.stamps + figures.stamps_change,
+        )
+
+
+@dataclass
+class Active:
+    """How many cards were used: of all days, how many of those not for the first time, and by day."""
+
+    cards: int = 0
+    returning: int = 0
+    by_day: dict[date, int] = field(default_factory=dict)
+
+
+def figures_of(sums: Iterable[Any]) -> Figures:
+    """Figures from what the database summed up, in the order of their names."""
+    return Figures(*map(int, sums))
+
+
+def shown(figures: Figures, active_cards: int) -> dict[str, int]:
+    """The members of a shape of sums."""
+    named = dict(zip(NAMES, figures.values(), strict=True))
+    del named["points_change"], named["stamps_change"]
+    return named | {"active_cards": active_cards}
+
+
+def totals(before: Standing, days: Mapping[date, Figures], active: Active) -> dict[str, Any]:
+    """The members that all totals have, from what was before and each day's figures."""
+    standing, by_day = before, []
+    whole = Figures()
+    for day, figures in sorted(days.items()):
+        standing = standing.after(figures)
+        whole.add(figures)
+        by_day.append(
+            DayStatistics(
+                day=day,
+                points_outstanding=standing.points,
+                stamps_outstanding=standing.stamps,
+                **shown(figures, active.by_day.get(day, 0)),
+            )
+        )
+    earned, redeemed = whole.points_earned, whole.points_redeemed
+    return shown(whole, active.cards) | {
+        "cards": standing.cards,
+        "returning_cards": active.returning,
+        "points_outstanding": standing.points,
+        "stamps_outstanding": standing.stamps,
+        "redemption_rate": round(redeemed / earned, 4) if earned else None,
+        "by_day": by_day,
+    }

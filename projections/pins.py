@@ -30,9 +30,6 @@ async def find(log: Log, merchant: UUID, pin: UUID) -> pins.StaffPin | None:
 async def page(log: Log, merchant: UUID, after: int, limit: int) -> tuple[list[pins.StaffPin], int | None]:
     """A merchant's PINs, oldest first, created after a position; and from where the next page goes on."""
     found = await log.first_events(merchant, TOPICS[StaffPinCreated], after, limit + 1)
-    shown_pins = []
-    for _, stream in found[:limit]:
-        loaded = await log.load(STAFF_PIN, stream, fresh=True)
-        assert loaded is not None, "a stream with a first event has a state"
-        shown_pins.append(shown(loaded.state))
-    return shown_pins, found[limit - 1][0] if len(found) > limit else None
+    streams = [stream for _, stream in found[:limit]]
+    states = {each.stream: each.state for each in await log.load_many(STAFF_PIN, streams)}
+    return [shown(states[stream]) for stream in streams], found[limit - 1][0] if len(found) > limit else None

@@ -1,11 +1,24 @@
 """Figures of the whole platform by day, whoever's the cards are."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 from ledger.store.names import topics_of
-from projections.figures import CLOSING, COLUMNS, Figures, upsert
+from projections.figures import (
+    CLOSING,
+    COLUMNS,
+    NAMES,
+    STANDING,
+    Figures,
+    Standing,
+    figures_of,
+    totals,
+    upsert,
+)
 from projections.movements import TOPICS
 from projections.read_model import Batch, Connection, Memory, ReadModel
+from projections.reading import Reader
+from projections.transactions import active_of_all
+from schemas.statistics import PlatformStatistics
 
 UPSERT = upsert("platform_days", {"day": "date"})
 
@@ -41,3 +54,29 @@ MODEL = ReadModel(
     topics=frozenset([*TOPICS, *(topic for event_type in CLOSING for topic in topics_of(event_type))]),
     apply=apply,
 )
+
+# ---- queries ------------------------------------------------------------------------------------------------------
+
+DAYS = f"SELECT day, {', '.join(NAMES)} FROM platform_days WHERE day >= %(from)s AND day <= %(to)s"  # noqa: S608 names of our own
+BEFORE = f"SELECT {STANDING} FROM platform_days WHERE day < %(from)s"  # noqa: S608 names of our own
+COUNTS = """
+    SELECT (SELECT count(*) FROM merchants), (SELECT count(*) FROM programs), (SELECT count(*) FROM stores)
+"""
+
+
+async def of_all(reader: Reader, first_day: date | None, last_day: date | None, now: datetime) -> PlatformStatistics:
+    """The figures of all merchants of some days, from the first one on and until now where nothing else is said."""
+    asked = {"from": first_day or date.min, "to": last_day or date.max}
+    before = Standing(*map(int, (await reader.rows(BEFORE, asked))[0])) if first_day is not None else Standing()
+    days = {day: figures_of(sums) for day, *sums in await reader.rows(DAYS, asked)}
+    active = await active_of_all(reader, first_day, last_day)
+    (merchants, programs, stores), *_ = await reader.rows(COUNTS, {})
+    return PlatformStatistics(
+        from_=first_day or min(days, default=None),
+        # East of here it may be another day already.
+        to=last_day or max(now.astimezone(UTC).date(), *days, first_day or date.min),
+        merchants=merchants,
+        programs=programs,
+        stores=stores,
+        **totals(before, days, active),
+    )

@@ -1,14 +1,22 @@
 """How staff PINs are used: what was done with each, and how often a wrong one was tried, at which till."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
-from ledger.staff_pin import StaffPinFailed
-from ledger.store.names import topics_of
-from ledger.terminal import TerminalPinFailed
+from ledger.staff_pin import StaffPinCreated, StaffPinFailed
+from ledger.store.log import Loaded, Log
+from ledger.store.names import STAFF_PIN, TERMINAL, Aggregate, topics_of
+from ledger.store.names import TOPICS as FIRST_TOPICS
+from ledger.terminal import TerminalPinFailed, TerminalRegistered
 from projections.movements import TOPICS
 from projections.read_model import Batch, Connection, Memory, ReadModel
+from projections.reading import Reader
+from schemas import pins
+
+S = TypeVar("S")
 
 FAILED = (StaffPinFailed, TerminalPinFailed)
 UPSERT = b"""
@@ -54,13 +62,17 @@ class PinUse:
 
 
 async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
-    """Counts uses by staff member; wrong PINs by staff member, or by terminal where nobody was named."""
+    """Counts uses by staff member and by terminal; wrong PINs by terminal only where nobody was named."""
     rows: dict[int, PinUse] = {}
     for movement in batch.movements:
         staff_id = movement.staff_id
         if staff_id is not None:
             use = rows.get(staff_id.int) or rows.setdefault(staff_id.int, PinUse(staff_id, movement.merchant_id, False))
             use.used(movement.recorded_at)
+            at_till = movement.terminal_id
+            if at_till is not None:
+                use = rows.get(at_till.int) or rows.setdefault(at_till.int, PinUse(at_till, movement.merchant_id, True))
+                use.used(movement.recorded_at)
     for _, read, _ in batch.events:
         event, at = read.event, read.at
         if type(event) in FAILED:
@@ -109,3 +121,54 @@ MODEL = ReadModel(
     topics=frozenset([*TOPICS, *(topic for event_type in FAILED for topic in topics_of(event_type))]),
     apply=apply,
 )
+
+
+# ---- queries ------------------------------------------------------------------------------------------------------
+
+USES = """
+    SELECT id, transactions, last_used_at, failures, lockouts, last_failed_at FROM pin_use
+    WHERE merchant_id = %(merchant)s
+"""
+STREAMS_AT_ONCE = 500
+
+
+async def uses(reader: Reader, log: Log, merchant: UUID) -> pins.PinUses:
+    """How a merchant's PINs were used, by the name of whoever's they are; those that never were, too."""
+    known = {row[0]: row[1:] for row in await reader.rows(USES, {"merchant": merchant})}
+    staff = [
+        pins.StaffUse(name=pin.state.name, active=pin.state.active, **of(pin.stream, known))
+        for pin in await all_of(log, merchant, STAFF_PIN, FIRST_TOPICS[StaffPinCreated])
+    ]
+    terminals = [
+        pins.PinUse(name=till.state.name, **of(till.stream, known))
+        for till in await all_of(log, merchant, TERMINAL, FIRST_TOPICS[TerminalRegistered])
+    ]
+    return pins.PinUses(sorted(staff, key=by_name), sorted(terminals, key=by_name))
+
+
+async def all_of(log: Log, merchant: UUID, aggregate: Aggregate[S, Any], topic: str) -> list[Loaded[S]]:
+    """All of a merchant's streams that begin with a topic."""
+    loaded: list[Loaded[S]] = []
+    after = 0
+    while found := await log.first_events(merchant, topic, after, STREAMS_AT_ONCE):
+        loaded += await log.load_many(aggregate, [stream for _, stream in found])
+        after = found[-1][0]
+    return loaded
+
+
+def of(stream: UUID, known: Mapping[UUID, Sequence[Any]]) -> dict[str, Any]:
+    """The members that tell how a PIN was used."""
+    transactions, last_used_at, failures, lockouts, last_failed_at = known.get(stream, (0, None, 0, 0, None))
+    return {
+        "id": stream,
+        "transactions": transactions,
+        "last_used_at": last_used_at,
+        "failures": failures,
+        "lockouts": lockouts,
+        "last_failed_at": last_failed_at,
+    }
+
+
+def by_name(use: pins.PinUse) -> tuple[str, str]:
+    """The order that uses are told in."""
+    return use.name, str(use.id)

@@ -1,6 +1,8 @@
 """Transactions: what happened to cards, as tills, managers and customers read it."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,6 +13,7 @@ from ledger.entry import transaction_id
 from ledger.store.log import Log
 from ledger.store.names import MERCHANT, STAFF_PIN
 from projections.applying import END_OF_LOG
+from projections.figures import Active
 from projections.movements import TOPICS, Movement
 from projections.read_model import Batch, Connection, Memory, ReadModel
 from projections.reading import Reader
@@ -200,3 +203,107 @@ class Names(NamedTuple):
             "reverses": reverses,
             "position": movement.position,
         }
+
+
+# ---- which cards were used ----------------------------------------------------------------------------------------
+
+VISITS = """
+    FROM transactions t
+    WHERE t.merchant_id = m.id AND t.day >= %(from)s AND t.day <= %(to)s AND t.visit
+        AND (%(store)s::uuid IS NULL OR t.store_id = %(store)s)
+        AND (%(staff)s::uuid IS NULL OR t.staff_id = %(staff)s)
+"""
+THESE, ALL = "unnest(%(merchants)s::uuid[])", "(SELECT id FROM merchants)"
+USED_BY_DAY = """
+    SELECT used.day, sum(used.cards)::bigint
+    FROM {whose} AS m (id) CROSS JOIN LATERAL (
+        SELECT t.day, count(DISTINCT t.card_id) AS cards {visits} GROUP BY t.day
+    ) AS used
+    GROUP BY used.day
+"""
+USED = """
+    SELECT coalesce(sum(used.cards), 0)::bigint, coalesce(sum(used.returning), 0)::bigint
+    FROM {whose} AS m (id) CROSS JOIN LATERAL (
+        SELECT count(*) AS cards, count(*) FILTER (WHERE cards.first_visit_day < by_card.last_day) AS returning
+        FROM (SELECT t.card_id, max(t.day) AS last_day {visits} GROUP BY t.card_id) AS by_card
+        LEFT JOIN cards ON cards.id = by_card.card_id
+    ) AS used
+"""
+USED_IN_STORES = f"""
+    WITH by_store AS MATERIALIZED (
+        SELECT used.* FROM {THESE} AS m (id) CROSS JOIN LATERAL (
+            SELECT t.store_id, t.card_id, max(t.day) AS last_day {VISITS} GROUP BY t.store_id, t.card_id
+        ) AS used
+    )
+    SELECT true, NULL::uuid, count(*), count(*) FILTER (WHERE cards.first_visit_day < by_card.last_day)
+    FROM (SELECT card_id, max(last_day) AS last_day FROM by_store GROUP BY card_id) AS by_card
+    LEFT JOIN cards ON cards.id = by_card.card_id
+    UNION ALL
+    SELECT false, store_id, count(*), 0 FROM by_store GROUP BY store_id
+"""  # noqa: S608 names of our own
+USED_BY_STAFF = f"""
+    SELECT used.staff_id, count(*) FROM {THESE} AS m (id) CROSS JOIN LATERAL (
+        SELECT t.staff_id, t.card_id {VISITS} GROUP BY t.staff_id, t.card_id
+    ) AS used
+    GROUP BY used.staff_id
+"""  # noqa: S608 names of our own
+USED_OF_EACH = f"""
+    SELECT m.id, used.cards FROM {THESE} AS m (id) CROSS JOIN LATERAL (
+        SELECT count(DISTINCT t.card_id) AS cards {VISITS}
+    ) AS used
+"""  # noqa: S608 names of our own
+
+
+@dataclass
+class ActiveOfMerchant(Active):
+    """How many cards were used, also by store and by staff member; None stands for none."""
+
+    by_store: dict[UUID | None, int] = field(default_factory=dict)
+    by_staff: dict[UUID | None, int] = field(default_factory=dict)
+
+
+def used_when(wanted: Wanted) -> dict[str, Any]:
+    """What the queries above are asked with."""
+    return {
+        "from": wanted.first_day or date.min,
+        "to": wanted.last_day or date.max,
+        "store": wanted.store_id,
+        "staff": wanted.staff_id,
+    }
+
+
+async def active_of(reader: Reader, merchant: UUID, wanted: Wanted) -> ActiveOfMerchant:
+    """How many of a merchant's cards were used on some days, in a store, with a staff member's PIN.
+
+    The three counts are made at once: each looks at every visit of those days.
+    """
+    asked = used_when(wanted) | {"merchants": [merchant]}
+    by_day, in_stores, by_staff = await asyncio.gather(
+        reader.rows(USED_BY_DAY.format(whose=THESE, visits=VISITS), asked),
+        reader.rows(USED_IN_STORES, asked),
+        reader.rows(USED_BY_STAFF, asked),
+    )
+    active = ActiveOfMerchant(by_day=dict(by_day), by_staff=dict(by_staff))
+    for of_all, store_id, cards, returning in in_stores:
+        if of_all:
+            active.cards, active.returning = cards, returning
+        else:
+            active.by_store[store_id] = cards
+    return active
+
+
+async def active_of_all(reader: Reader, first_day: date | None, last_day: date | None) -> Active:
+    """How many cards of all merchants were used on some days."""
+    asked = used_when(Wanted(first_day, last_day))
+    by_day, used = await asyncio.gather(
+        reader.rows(USED_BY_DAY.format(whose=ALL, visits=VISITS), asked),
+        reader.rows(USED.format(whose=ALL, visits=VISITS), asked),
+    )
+    ((cards, returning),) = used
+    return Active(cards, returning, dict(by_day))
+
+
+async def active_of_each(reader: Reader, merchants: Sequence[UUID], first_day: date, last_day: date) -> dict[UUID, int]:
+    """How many cards of each of some merchants were used on some days."""
+    asked = used_when(Wanted(first_day, last_day)) | {"merchants": list(merchants)}
+    return dict(await reader.rows(USED_OF_EACH, asked))

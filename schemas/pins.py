@@ -52,3 +52,28 @@ class StaffPinPage(Struct, frozen=True):
 
     items: list[StaffPin]
     next_cursor: str | None
+
+
+class PinUse(Struct, frozen=True, kw_only=True):
+    """How a PIN was used: transactions made with it, wrong ones typed for it, and how often those locked it."""
+
+    id: UUID
+    name: str
+    transactions: int
+    last_used_at: Instant | None
+    failures: int
+    lockouts: int
+    last_failed_at: Instant | None
+
+
+class StaffUse(PinUse, frozen=True, kw_only=True):
+    """How a staff member's PIN was used."""
+
+    active: bool
+
+
+class PinUses(Struct, frozen=True):
+    """How all PINs were used; at a till count the transactions made with a PIN there, and PINs that were nobody's."""
+
+    staff: list[StaffUse]
+    terminals: list[PinUse]

@@ -94,3 +94,33 @@ class Program(Struct, frozen=True, kw_only=True):
     terms: str
     active: bool
     changed_at: Instant
+
+
+class PublicReward(Struct, frozen=True, kw_only=True):
+    """Something points can be spent on now."""
+
+    name: str
+    points_cost: int
+
+
+class PublicProgram(Struct, frozen=True, kw_only=True):
+    """A store's program as anybody may know it; `self_enrollment`: whether customers get a card by themselves."""
+
+    store_code: str
+    store_name: str
+    merchant_name: str
+    locale: str
+    currency: str
+    active: bool
+    self_enrollment: bool
+    type: ProgramType
+    stamps_target: int
+    stamps_reward_description: str
+    points_per_euro: int
+    minimum_purchase_cents: int
+    welcome_bonus_points: int
+    rewards: list[PublicReward]
+    points_expiration_days: int | None
+    expiry_policy: ExpiryPolicy
+    branding: Branding
+    terms: str

@@ -1,28 +1,20 @@
-"""Signing in, the customer's own card, health, and the pages that explain problems."""
+"""Signing in, health, and the pages that explain problems."""
 
 import html
 from typing import Annotated
-from uuid import UUID
 
 from litestar import Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import Body, FromPath, FromQuery
+from litestar.params import Body, FromPath
 
-from api.auth import Connection, bearer
-from api.commands import answered, positioned
 from api.documented import answer, answers
 from api.parts import Parts
 from api.problems import KINDS, MEDIA_TYPE
-from api.resources.cards import Position
 from api.tokens import Identity
-from ledger.actor import Role
 from ledger.errors import Rejected, Unavailable
 from ledger.store.names import ACCOUNT
-from ledger.streams import account_stream, program_stream
-from ledger.view import holder_of
-from projections import cards
+from ledger.streams import account_stream
 from schemas.access import Health, Problem, Token, TokenRequest
-from schemas.cards import Card
 
 
 @post("/api/v1/auth/token", status_code=200, responses=answers(Token), summary="Sign in", tags=["access"])
@@ -40,36 +32,6 @@ async def sign_in(data: Annotated[TokenRequest, Body()], parts: NamedDependency[
         access_token=parts.tokens.issue(identity, parts.clock.now()),
         expires_in=int(parts.tokens.good_for.total_seconds()),
     )
-
-
-@get(
-    "/api/v1/storefront/loyalty/card",
-    opt={"roles": (Role.CUSTOMER,)},
-    security=[{"bearer": []}, {"card_link": []}],
-    responses=answers(Card),
-    summary="The customer's own card",
-    tags=["storefront"],
-)
-async def get_own_card(
-    request: Connection,
-    parts: NamedDependency[Parts],
-    link: FromQuery[str | None] = None,
-    loyalty_position: Position = None,
-) -> Response[bytes]:
-    """The card of the customer whose token or card link this is."""
-    audience = "api" if link is None else "card_link"
-    identity = parts.tokens.read(link or bearer(request), audience, parts.clock.now())
-    if identity.role is not Role.CUSTOMER or identity.customer_id is None:
-        raise Rejected("not_allowed")
-    position = await positioned(parts, loyalty_position)
-    merchant = identity.merchant_id
-    name = parts.ledger.secrecy.blind("customer", merchant, identity.customer_id)
-    value = await parts.ledger.log.claim(merchant, "customer", name)
-    stream = holder_of(value).stream if value is not None else UUID(int=0)
-    card = await cards.find_merged(parts.ledger.log, merchant, program_stream(merchant), stream, parts.clock.now())
-    if card is None:
-        raise Rejected("card_not_found")
-    return answered(card, position)
 
 
 @get("/health/live", responses=answers(Health), summary="Alive", tags=["operation"])
@@ -113,4 +75,4 @@ async def explain_problem(code: FromPath[str]) -> Response[str]:
     return Response(page, media_type="text/html")
 
 
-HANDLERS = [sign_in, get_own_card, get_liveness, get_readiness, explain_problem]
+HANDLERS = [sign_in, get_liveness, get_readiness, explain_problem]

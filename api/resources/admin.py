@@ -1,18 +1,37 @@
 """What who runs the platform looks after."""
 
 from typing import Any
+from uuid import UUID
 
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from api.auth import ADMINS
-from api.commands import answered
+from api.commands import answered, cursor_from, cursor_of, positioned
+from api.days import FirstDay, LastDay, days_between
 from api.documented import answers
 from api.parts import Parts
+from api.resources import statistics
+from api.resources.cards import Cursor, Limit, Position
 from ledger.actor import Caller
+from ledger.errors import Rejected
+from ledger.merchant import Merchant as Tenant
+from ledger.store.names import MERCHANT, PROGRAM
+from projections import platform, programs, tenants
 from projections.lag import lag
 from projections.models import MODELS
-from schemas.admin import Projections
+from schemas.admin import (
+    Merchant,
+    MerchantPage,
+    MerchantProgram,
+    MerchantSettings,
+    ProgramPage,
+    Projections,
+    StorePage,
+    TerminalPage,
+)
+from schemas.statistics import PlatformStatistics, Statistics
 
 ROLES: dict[str, Any] = {"roles": ADMINS}
 
@@ -27,4 +46,194 @@ async def list_projections(
     return answered(found, min(each.position for each in found.items))
 
 
-HANDLERS = [list_projections]
+# ---- programs ---------------------------------------------------------------------------------------------------
+
+
+@get("/programs", opt=ROLES, responses=answers(ProgramPage), summary="Programs of all merchants, oldest first")
+async def list_programs(
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """The programs page by page, with whose they are and what they came to."""
+    position = await positioned(parts, loyalty_position, programs.MODEL, *statistics.MODELS)
+    log, now = parts.ledger.log, parts.clock.now()
+    items, following = await programs.page(parts.reader, log, cursor_from(cursor, 0), limit, now)
+    return answered(ProgramPage(items, cursor_of(following)), position)
+
+
+@get("/programs/{program_id:uuid}", opt=ROLES, responses=answers(MerchantProgram), summary="A merchant's program")
+async def get_merchant_program(
+    program_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """The whole program as it stands now, with whose it is."""
+    position = await positioned(parts, loyalty_position)
+    found = await programs.with_merchant(parts.ledger.log, program_id)
+    if found is None:
+        raise Rejected("program_not_found")
+    return answered(found, position)
+
+
+@get(
+    "/programs/{program_id:uuid}/stats",
+    opt=ROLES | {"csv": True},
+    responses=answers(Statistics),
+    summary="A program's statistics",
+)
+async def get_program_statistics(
+    program_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    first_day: FirstDay = None,
+    last_day: LastDay = None,
+    file_format: statistics.FileFormat = "json",
+    loyalty_position: Position = None,
+) -> Response[Any]:
+    """The figures as the merchant's own managers see them."""
+    days = days_between(first_day, last_day)
+    position = await positioned(parts, loyalty_position, *statistics.MODELS)
+    program = await parts.ledger.log.load(PROGRAM, program_id, fresh=True)
+    if program is None:
+        raise Rejected("program_not_found")
+    return await statistics.told(parts, program.merchant_id, days, position, file_format=file_format)
+
+
+@get(
+    "/stats",
+    opt=ROLES | {"csv": True},
+    responses=answers(PlatformStatistics),
+    summary="Statistics of the whole platform",
+)
+async def get_platform_statistics(
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    first_day: FirstDay = None,
+    last_day: LastDay = None,
+    file_format: statistics.FileFormat = "json",
+    loyalty_position: Position = None,
+) -> Response[Any]:
+    """The figures of all merchants together; each day is that of the store where something happened."""
+    days = days_between(first_day, last_day)
+    position = await positioned(parts, loyalty_position, platform.MODEL, programs.MODEL, *statistics.MODELS)
+    found = await platform.of_all(parts.reader, *days, parts.clock.now())
+    return await statistics.as_asked(found, file_format, position)
+
+
+# ---- merchants --------------------------------------------------------------------------------------------------
+
+
+@get("/merchants", opt=ROLES, responses=answers(MerchantPage), summary="Merchants, oldest first")
+async def list_merchants(
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """Everyone who has cards on this platform, page by page."""
+    position = await positioned(parts, loyalty_position, programs.MODEL)
+    items, following = await programs.merchants(parts.reader, parts.ledger.log, cursor_from(cursor, 0), limit)
+    return answered(MerchantPage(items, cursor_of(following)), position)
+
+
+@get("/merchants/{merchant_id:uuid}", opt=ROLES, responses=answers(Merchant), summary="A merchant")
+async def get_merchant(
+    merchant_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """The merchant as it stands now."""
+    position = await positioned(parts, loyalty_position, programs.MODEL)
+    found = await programs.merchants_shown(parts.reader, parts.ledger.log, [merchant_id])
+    if not found:
+        raise Rejected("merchant_not_found")
+    return answered(found[0], position)
+
+
+@get(
+    "/merchants/{merchant_id:uuid}/settings",
+    opt=ROLES,
+    responses=answers(MerchantSettings),
+    summary="A merchant's settings",
+)
+async def get_merchant_settings(
+    merchant_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """What admins control, as it stands now."""
+    position = await positioned(parts, loyalty_position)
+    return answered(tenants.settings(await tenant(parts, merchant_id)), position)
+
+
+@get(
+    "/merchants/{merchant_id:uuid}/stores",
+    opt=ROLES,
+    responses=answers(StorePage),
+    summary="A merchant's stores, oldest first",
+)
+async def list_stores(
+    merchant_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """The merchant's shops, page by page."""
+    position = await positioned(parts, loyalty_position)
+    items, following = tenants.stores(await tenant(parts, merchant_id), cursor_from(cursor, 0), limit)
+    return answered(StorePage(items, cursor_of(following)), position)
+
+
+@get(
+    "/stores/{store_id:uuid}/terminals",
+    opt=ROLES,
+    responses=answers(TerminalPage),
+    summary="A store's tills, oldest first",
+)
+async def list_terminals(
+    store_id: FromPath[UUID],
+    parts: NamedDependency[Parts],
+    caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    cursor: Cursor = None,
+    limit: Limit = 50,
+    loyalty_position: Position = None,
+) -> Response[bytes]:
+    """The store's tills, page by page, those out of service too."""
+    position = await positioned(parts, loyalty_position, programs.MODEL)
+    merchant = await programs.merchant_of_store(parts.reader, store_id)
+    if merchant is None:
+        raise Rejected("store_not_found")
+    found = tenants.terminals(parts.ledger.log, merchant, store_id, cursor_from(cursor, 0), limit)
+    items, following = await found
+    return answered(TerminalPage(items, cursor_of(following)), position)
+
+
+async def tenant(parts: Parts, merchant_id: UUID) -> Tenant:
+    """The merchant as of now, or `merchant_not_found`."""
+    loaded = await parts.ledger.log.load(MERCHANT, merchant_id, fresh=True)
+    if loaded is None:
+        raise Rejected("merchant_not_found")
+    return loaded.state
+
+
+HANDLERS = [
+    list_projections,
+    list_programs,
+    get_merchant_program,
+    get_program_statistics,
+    get_platform_statistics,
+    list_merchants,
+    get_merchant,
+    get_merchant_settings,
+    list_stores,
+    list_terminals,
+]

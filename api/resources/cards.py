@@ -214,8 +214,10 @@ async def history(
     cursor: str | None,
     limit: int,
     position: int,
+    *,
+    for_customer: bool = False,
 ) -> Response[Any]:
-    """The transactions of a card, whoever reads them."""
+    """The transactions of a card, whoever reads them; its customer reads of no staff member and no till."""
     place = place_from(cursor, 18)
 
     async def page(after: tuple[int, ...] | None, most: int) -> tuple[list[Transaction], tuple[int, ...] | None]:
@@ -223,6 +225,9 @@ async def history(
         before = after[0] if after else None
         log, merchant = parts.ledger.log, card.merchant_id
         items, following = await transactions.of_card(parts.reader, log, merchant, whose, before, most, kind)
+        if for_customer:
+            nobody: dict[str, Any] = {"staff_id": None, "staff_name": None, "terminal_id": None}
+            items = [msgspec.structs.replace(each, **nobody) for each in items]
         return items, (following,) if following is not None else None
 
     if file_format != "json":

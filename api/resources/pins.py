@@ -18,8 +18,8 @@ from ledger.commands import ChangePin, CreatePin, OnPin, StaffEntry, VerifyPin
 from ledger.entry import Result
 from ledger.errors import Rejected
 from ledger.staff_pin import DeactivateStaffPin, StaffRole, UnlockStaffPin
-from projections import pins
-from schemas.pins import PinChange, PinRequest, StaffPin, StaffPinPage, VerifyRequest
+from projections import pins, staff
+from schemas.pins import PinChange, PinRequest, PinUses, StaffPin, StaffPinPage, VerifyRequest
 
 
 def shown(result: Result) -> StaffPin:
@@ -39,6 +39,15 @@ async def list_pins(
     position = await positioned(parts, loyalty_position)
     items, following = await pins.page(parts.ledger.log, caller.merchant_id, cursor_from(cursor, 0), limit)
     return answered(StaffPinPage(items, cursor_of(following)), position)
+
+
+@get("/pins/use", opt={"roles": MANAGERS}, responses=answers(PinUses), summary="How staff PINs were used")
+async def list_pin_uses(
+    parts: NamedDependency[Parts], caller: NamedDependency[Caller], loyalty_position: Position = None
+) -> Response[bytes]:
+    """What was done with each PIN and at each till, and how often a wrong one was tried, since the beginning."""
+    position = await positioned(parts, loyalty_position, staff.MODEL)
+    return answered(await staff.uses(parts.reader, parts.ledger.log, caller.merchant_id), position)
 
 
 @get("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="A staff PIN")
@@ -145,4 +154,4 @@ async def verify_pin(
     return await send(parts, caller, VerifyPin(staff), shown)
 
 
-HANDLERS = [get_pin, list_pins, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]
+HANDLERS = [get_pin, list_pins, list_pin_uses, create_pin, change_pin, deactivate_pin, unlock_pin, verify_pin]

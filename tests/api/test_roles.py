@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from ledger.actor import Role
+from ledger.streams import program_stream
 from tests.openapi import Operation, operations
 from tests.served import Client, Served, ServedShop, refusal
 from tests.shop import PIN
@@ -19,7 +20,7 @@ ROLES: tuple[Role | None, ...] = (
     Role.CUSTOMER,
     None,
 )
-FOR_ANYONE = {"sign_in", "get_liveness", "get_readiness", "explain_problem"}
+FOR_ANYONE = {"sign_in", "get_liveness", "get_readiness", "explain_problem", "get_public_program"}
 FOR_MANAGERS = {
     "create_program",
     "change_program",
@@ -35,6 +36,8 @@ FOR_MANAGERS = {
     "reactivate_card",
     "close_card",
     "list_all_transactions",
+    "list_pin_uses",
+    "get_statistics",
 }
 FOR_TILLS_TOO = {
     "enroll_customer",
@@ -53,9 +56,20 @@ FOR_TILLS_TOO = {
     "preview_expiry",
     "verify_pin",
 }
-FOR_CUSTOMERS = {"get_own_card"}
+FOR_CUSTOMERS = {"get_own_card", "list_own_transactions"}
 FOR_AUDITORS = {"list_events"}
-FOR_ADMINS = {"list_projections"}
+FOR_ADMINS = {
+    "list_projections",
+    "list_programs",
+    "get_merchant_program",
+    "get_program_statistics",
+    "get_platform_statistics",
+    "list_merchants",
+    "get_merchant",
+    "get_merchant_settings",
+    "list_stores",
+    "list_terminals",
+}
 FOR_MANAGERS_TOO = {"list_card_events", "get_card_balance", "explain_card_balance"}
 
 each_operation = pytest.mark.parametrize(
@@ -145,7 +159,16 @@ def call(client: Client, method: str, path: str, operation: Operation, shop: Ser
     card = shop.till.get("cards?limit=200").json()["items"][-1]
     named = shop.enrol()["id"] if operation["operationId"] in ENDING else card["id"]
     transaction = shop.earn(card, 100)["transaction_id"] if "{transaction}" in path else ""
-    address = path.format(card_id=named, pin_id=shop.shop.staff_id, code="unavailable", transaction=transaction)
+    address = path.format(
+        card_id=named,
+        pin_id=shop.shop.staff_id,
+        code="unavailable",
+        transaction=transaction,
+        merchant_id=shop.merchant_id,
+        program_id=program_stream(shop.merchant_id),
+        store_id=shop.shop.store_id,
+        store_code=shop.manager.get("transactions?limit=1").json()["items"][0]["store_code"],
+    )
     body = body_for(operation, card)
     return client.send(method, address, key=str(uuid4()), **({"json": body} if body is not None else {}))
 
