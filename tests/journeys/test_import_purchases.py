@@ -25,6 +25,7 @@ from loyalty.demo import demo
 from loyalty.installation import running, with_secrets
 from loyalty.purchases import purchases_in, refuse_bad_lines
 from tests.installed import STORE, Installation, Up, installed, wait_until
+from tests.journeys.plain_sums import differences, lines_of
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +126,15 @@ def test_totals_are_right_and_a_second_run_changes_nothing(shop: tuple[Installat
         f"0 cards, 0 earnings, 0 points; {LINES} purchases were there already.",
     )
     assert place.rows("SELECT max(notification_id) FROM events") == before
+
+
+def test_statistics_cards_and_balances_of_the_past_are_the_sums_of_the_file(
+    shop: tuple[Installation, Up], store: Demo
+) -> None:
+    place, up = shop
+    lines = made_up_lines(4)
+    assert run(place, written(place.folder, lines), store).returncode == 0
+    assert differences(place, up, store, lines_of(lines)) == []
 
 
 def test_a_purchase_happened_on_its_date_and_is_recorded_now(shop: tuple[Installation, Up], store: Demo) -> None:
