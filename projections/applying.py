@@ -64,7 +64,8 @@ def topics_of(models: Mapping[str, ReadModel]) -> frozenset[str]:
 class Applying:
     """Applies one batch after another, and reads the next while the database works on the last.
 
-    `live` says whether the tables are those that are read, so that those who wait for them are told.
+    `live` says whether the tables are those that are read, so that those who wait for them are told; `catching_up`
+    whether the last batch was as large as it may be, so that more is sure to follow.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Applying:
         self._batches = batches
         self._models = models
         self._live = live
+        self.catching_up = False
         self._memories: dict[str, tuple[tuple[int, int], Memory]] = {}
         self._next: asyncio.Task[Batch | None] | None = None
         self._next_after = -1
@@ -111,8 +113,10 @@ class Applying:
         batch = await self._batch(start, events_max, until) if start < until else None
         if batch is None:
             return None
-        self._next_after = batch.end
-        self._next = asyncio.create_task(self._batches.after(batch.end, events_max, until))
+        self.catching_up = batch.end - batch.start >= events_max
+        if self.catching_up:
+            self._next_after = batch.end
+            self._next = asyncio.create_task(self._batches.after(batch.end, events_max, until))
         reached = [place for place in places if place.position < batch.end]
         for model, position, generation in reached:
             memory = self._memory(model.name, position, generation)

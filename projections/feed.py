@@ -25,6 +25,10 @@ LEADER = 7310868725460103215
 POLL_SECONDS = 1.0
 """How long the feed waits for the log to call before it looks by itself."""
 
+GATHER_SECONDS = 0.02
+"""How long the feed rests after a batch. What comes after a quiet moment is told at once; what comes in a stream is
+told some fifty times a second, which leaves the machine to those who write."""
+
 STAND_BY_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 QUIET_SECONDS = 10.0
@@ -78,8 +82,10 @@ class Feed:
             applying = Applying(leading, Batches(reading, self._keyring, topics_of(self._models)), self._models)
             async with applying:
                 while True:
-                    if not await applying.step():
+                    if await applying.step() is None:
                         await called(leading)
+                    elif not applying.catching_up:
+                        await asyncio.sleep(GATHER_SECONDS)
 
 
 async def leads(connection: Connection) -> bool:
