@@ -10,11 +10,13 @@ from litestar import Response
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
+from api.documented import JSON_LINES
+
 Item = TypeVar("Item", bound=msgspec.Struct)
 Place = TypeVar("Place")
 
 PAGE_ITEMS = 500
-CSV, JSON_LINES = "text/csv; charset=utf-8", "application/x-ndjson"
+CSV = "text/csv; charset=utf-8"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a text for a formula (OWASP, CSV Injection)."""
 
