@@ -16,7 +16,7 @@ LastDay = Annotated[
 
 
 def days_between(first: str | None, last: str | None) -> tuple[date | None, date | None]:
-    """The days that were asked for; raises `invalid_day` for what is none, and `invalid_days` where none lies between."""
+    """The days that were asked for; raises `invalid_day` for what is none, `invalid_days` where none lies between."""
     first_day, last_day = day_from("from", first), day_from("to", last)
     if first_day is not None and last_day is not None and first_day > last_day:
         raise Rejected("invalid_days")

@@ -22,7 +22,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Format = Annotated[
     Literal["json", "csv", "jsonl"],
-    QueryParameter(name="format", description="`csv` and `jsonl` answer everything there is as a file, whatever the limit."),
+    QueryParameter(
+        name="format", description="`csv` and `jsonl` answer everything there is as a file, whatever the limit."
+    ),
 ]
 
 
