@@ -6,7 +6,6 @@ from datetime import datetime
 import msgspec
 from psycopg.rows import TupleRow
 
-from ledger.store.codec import StoredEnvelope
 from projections.read_model import ReadModel
 from projections.reading import Reader
 from schemas.admin import Projection, Projections, Rebuilding, Status
@@ -24,8 +23,14 @@ LAG = """
     ORDER BY asked.number
 """
 
-# An event that this release has no name for says when it was recorded, too.
-_envelopes = msgspec.json.Decoder(StoredEnvelope)
+
+class Recorded(msgspec.Struct):
+    """Of a stored event, whatever release wrote it, the one thing that is wanted here."""
+
+    recorded_at: datetime
+
+
+_recorded = msgspec.json.Decoder(Recorded)
 
 
 async def lag(reader: Reader, models: Iterable[ReadModel], now: datetime) -> Projections:
@@ -40,7 +45,7 @@ def shown(row: TupleRow, model: ReadModel, now: datetime) -> Projection:
     name, head, identity, position, replaced, building, waiting = row
     lag_seconds = 0.0
     if waiting is not None:
-        lag_seconds = max(0.0, (now - _envelopes.decode(waiting).recorded_at).total_seconds())
+        lag_seconds = max(0.0, (now - _recorded.decode(waiting).recorded_at).total_seconds())
     return Projection(
         name=name,
         position=position,
