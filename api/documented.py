@@ -139,7 +139,7 @@ def without_null(parameter: dict[str, Any]) -> dict[str, Any]:
     for kind in kinds:
         schema |= kind
     schema.pop("description", None)
-    return {**parameter, "schema": schema}
+    return {**parameter, "schema": portable(schema)}
 
 
 def own_answers(handler: HTTPRouteHandler) -> set[int]:

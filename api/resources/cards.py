@@ -36,6 +36,7 @@ from schemas.cards import (
     TransactionKind,
     TransactionPage,
 )
+from schemas.kinds import PRINTABLE
 
 ROLES: dict[str, Any] = {"roles": STORE_SIDE}
 TILL_DIGITS_MIN = 6
@@ -49,8 +50,10 @@ Limit = Annotated[int, QueryParameter(ge=1, le=200, description="How many at the
 Search = Annotated[
     str | None,
     QueryParameter(
+        max_length=100,
+        pattern=PRINTABLE,
         description="Beginning of a card's number, a name or one of its words, an e-mail address or the customer's"
-        " reference, or a telephone number or its end; at a till only numbers. Sorted by what was found."
+        " reference, or a telephone number or its end; at a till only numbers. Sorted by what was found.",
     ),
 ]
 Status = Annotated[CardStatus | None, QueryParameter(description="Only cards of this status.")]
@@ -60,7 +63,9 @@ Sort = Annotated[
 ]
 KindFilter = Annotated[TransactionKind | None, QueryParameter(description="Only of this kind.")]
 StaffFilter = Annotated[UUID | None, QueryParameter(description="Only with the PIN of this staff member.")]
-OrderFilter = Annotated[str | None, QueryParameter(description="Only of this order reference.")]
+OrderFilter = Annotated[
+    str | None, QueryParameter(max_length=64, pattern=PRINTABLE, description="Only of this order reference.")
+]
 
 
 @post(

@@ -1,0 +1,109 @@
+"""Lists as files: all of it, streamed, and nothing in it that a spreadsheet would run."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from api.exports import PAGE_ITEMS
+from tests.served import ServedShop, answer_of, refusal
+
+
+def rows_of(response: httpx.Response) -> list[dict[str, str]]:
+    """The lines of a CSV file by the names of its columns."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/csv")
+    assert "attachment" in response.headers["content-disposition"]
+    return list(csv.DictReader(io.StringIO(response.text, newline="")))
+
+
+def lines_of(response: httpx.Response) -> list[dict[str, Any]]:
+    """The lines of a JSON Lines file."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_json_lines_hold_what_pages_hold(shop: ServedShop) -> None:
+    card = shop.enrol()
+    for cents in (100, 250, 1_000):
+        shop.earn(card, cents, order_reference=f"O-{cents}")
+    for path in ("cards", "transactions", f"cards/{card['id']}/transactions"):
+        whole = answer_of(shop.manager.get(path, params={"limit": 200}))["items"]
+        assert whole
+        assert lines_of(shop.manager.get(path, params={"format": "jsonl"})) == whole
+
+
+def test_csv_has_a_column_for_each_member(shop: ServedShop) -> None:
+    card = shop.enrol("C-1")
+    shop.earn(card, 1_250, order_reference="O-1")
+    earned, enrolled = rows_of(shop.manager.get("transactions", params={"format": "csv"}))
+    told = answer_of(shop.manager.get("transactions"))["items"]
+    assert list(earned) == list(told[0])
+    assert (earned["kind"], earned["points"], earned["order_reference"]) == ("points_earned", "125", "O-1")
+    assert (enrolled["kind"], enrolled["points"], enrolled["order_reference"]) == ("enrolled", "0", "")
+    (row,) = rows_of(shop.manager.get("cards", params={"format": "csv"}))
+    assert (row["id"], row["points_balance"], row["person.name"], row["next_expiry.at"]) == (card["id"], "125", "", "")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
+def test_a_name_is_no_formula(shop: ServedShop, name: str) -> None:
+    assert shop.till.post("cards/enroll", {"customer_id": "C-1", "name": name}).status_code == 201
+    (row,) = rows_of(shop.manager.get("cards", params={"format": "csv"}))
+    assert row["person.name"] == f"'{name}"
+
+
+def test_quotes_and_commas_stay_in_their_cell(shop: ServedShop) -> None:
+    name = 'Weber, "Léa"; x'
+    assert shop.till.post("cards/enroll", {"customer_id": "C-1", "name": name}).status_code == 201
+    (row,) = rows_of(shop.manager.get("cards", params={"format": "csv"}))
+    assert row["person.name"] == name
+
+
+def test_a_file_has_everything_however_many_pages_that_takes(shop: ServedShop) -> None:
+    cards = [shop.enrol()["id"] for _ in range(PAGE_ITEMS + 3)]
+    listed = [card["id"] for card in lines_of(shop.manager.get("cards", params={"format": "jsonl", "limit": 1}))]
+    assert listed == cards[::-1]
+    rows = rows_of(shop.manager.get("cards", params={"format": "csv"}))
+    assert [row["id"] for row in rows] == listed
+
+
+def test_an_empty_list_is_an_empty_file(shop: ServedShop) -> None:
+    assert lines_of(shop.manager.get("cards", params={"format": "jsonl"})) == []
+    assert rows_of(shop.manager.get("cards", params={"format": "csv"})) == []
+
+
+def test_what_is_wrong_with_the_request_is_told_as_a_problem(shop: ServedShop) -> None:
+    refusal(shop.manager.get("cards?format=xml"), 400, "invalid_request")
+    refusal(shop.manager.get("cards?format=csv&cursor=x"), 400, "invalid_cursor")
+    refusal(shop.manager.get("transactions?format=csv&from=2026-02-30"), 400, "invalid_day")
+    refusal(shop.till.get("transactions?format=csv"), 403, "not_allowed")
+
+
+def test_transactions_of_days_kinds_stores_staff_and_orders_are_listed_alone(shop: ServedShop) -> None:
+    card = shop.enrol()
+    shop.earn(card, 100, order_reference="O-1")
+    shop.earn(card, 200, order_reference="O-2")
+    assert shop.stamp(card).status_code == 200
+    every = answer_of(shop.manager.get("transactions"))["items"]
+    assert [each["kind"] for each in every] == ["stamp_added", "points_earned", "points_earned", "enrolled"]
+    assert {each["card_number"] for each in every} == {card["card_number"]}
+
+    def kinds(**params: Any) -> list[str]:
+        return [each["kind"] for each in answer_of(shop.manager.get("transactions", params=params))["items"]]
+
+    assert kinds(kind="points_earned") == ["points_earned"] * 2
+    assert kinds(order_reference="O-2") == ["points_earned"]
+    assert kinds(staff_id=str(shop.shop.staff_id)) == ["stamp_added", "points_earned", "points_earned"]
+    assert kinds(store=every[0]["store_code"]) == [each["kind"] for each in every]
+    day = every[0]["occurred_at"][:10]
+    assert kinds(**{"from": "2020-01-01", "to": "2020-12-31"}) == []
+    assert len(kinds(**{"from": "2020-01-01"})) == 4
+    assert kinds(to="2020-12-31") == []
+    assert day
+    refusal(shop.manager.get("transactions?from=2026-01-02&to=2026-01-01"), 400, "invalid_days")
+    for wrong in ("2026-1-2", "today", "20260102", "2026-01-02T00:00:00Z", ""):
+        refusal(shop.manager.get("transactions", params={"from": wrong}), 400, "invalid_day")
