@@ -124,7 +124,6 @@ async def of_merchant(reader: Reader, log: Log, merchant: UUID, wanted: Wanted, 
     stores = list(loaded.state.stores.values()) if loaded is not None else []
     first, last = wanted.first_day, wanted.last_day or max(latest_day(stores, now), wanted.first_day or date.min)
     asked = used_when(wanted._replace(last_day=last)) | {"merchant": merchant}
-    active = await active_of(reader, merchant, wanted._replace(last_day=last))
     before = Standing(*map(int, (await reader.rows(BEFORE, asked))[0])) if first is not None else Standing()
     days: dict[date, Figures] = {}
     in_stores: dict[UUID | None, Figures] = {}
@@ -136,6 +135,7 @@ async def of_merchant(reader: Reader, log: Log, merchant: UUID, wanted: Wanted, 
             in_stores[known(store_id)] = figures_of(sums)
         else:
             by_staff[known(staff_id)] = figures_of(sums)
+    active = await active_of(reader, merchant, wanted._replace(last_day=last), list(in_stores), list(by_staff))
     return Statistics(
         from_=first or min(days, default=None),
         to=last,

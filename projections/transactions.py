@@ -9,6 +9,7 @@ from uuid import UUID
 
 from psycopg.rows import TupleRow
 
+from ledger.actor import PLATFORM
 from ledger.entry import transaction_id
 from ledger.store.log import Log
 from ledger.store.names import MERCHANT, STAFF_PIN
@@ -229,24 +230,28 @@ USED = """
         LEFT JOIN cards ON cards.id = by_card.card_id
     ) AS used
 """
-USED_IN_STORES = f"""
-    WITH by_store AS MATERIALIZED (
-        SELECT used.* FROM {THESE} AS m (id) CROSS JOIN LATERAL (
-            SELECT t.store_id, t.card_id, max(t.day) AS last_day {VISITS} GROUP BY t.store_id, t.card_id
-        ) AS used
-    )
-    SELECT true, NULL::uuid, count(*), count(*) FILTER (WHERE cards.first_visit_day < by_card.last_day)
-    FROM (SELECT card_id, max(last_day) AS last_day FROM by_store GROUP BY card_id) AS by_card
-    LEFT JOIN cards ON cards.id = by_card.card_id
-    UNION ALL
-    SELECT false, store_id, count(*), 0 FROM by_store GROUP BY store_id
-"""  # noqa: S608 names of our own
-USED_BY_STAFF = f"""
-    SELECT used.staff_id, count(*) FROM {THESE} AS m (id) CROSS JOIN LATERAL (
-        SELECT t.staff_id, t.card_id {VISITS} GROUP BY t.staff_id, t.card_id
+USED_HERE = """
+    SELECT {counted}
+    FROM (
+        SELECT t.card_id, max(t.day) AS last_day, bit_or(store.bit) AS stores, bit_or(staff.bit) AS staff
+        {visits} GROUP BY t.card_id
     ) AS used
-    GROUP BY used.staff_id
+    LEFT JOIN cards ON cards.id = used.card_id
+"""
+WITH_BITS = """
+    FROM unnest(%(merchants)s::uuid[]) AS m (id) JOIN transactions t ON t.merchant_id = m.id
+    LEFT JOIN unnest(%(stores)s::uuid[], %(store_bits)s::bigint[]) AS store (id, bit)
+        ON store.id = coalesce(t.store_id, %(nobody)s)
+    LEFT JOIN unnest(%(staff_ids)s::uuid[], %(staff_bits)s::bigint[]) AS staff (id, bit)
+        ON staff.id = coalesce(t.staff_id, %(nobody)s)
+"""
+USED_BY = f"""
+    SELECT used.what, count(*) FROM {THESE} AS m (id) CROSS JOIN LATERAL (
+        SELECT t.{{column}} AS what, t.card_id {VISITS} GROUP BY t.{{column}}, t.card_id
+    ) AS used
+    GROUP BY used.what
 """  # noqa: S608 names of our own
+BITS_MAX = 62
 USED_OF_EACH = f"""
     SELECT m.id, used.cards FROM {THESE} AS m (id) CROSS JOIN LATERAL (
         SELECT count(DISTINCT t.card_id) AS cards {VISITS}
@@ -272,24 +277,59 @@ def used_when(wanted: Wanted) -> dict[str, Any]:
     }
 
 
-async def active_of(reader: Reader, merchant: UUID, wanted: Wanted) -> ActiveOfMerchant:
+async def active_of(
+    reader: Reader, merchant: UUID, wanted: Wanted, stores: Sequence[UUID | None], staff: Sequence[UUID | None]
+) -> ActiveOfMerchant:
     """How many of a merchant's cards were used on some days, in a store, with a staff member's PIN.
 
-    The three counts are made at once: each looks at every visit of those days.
+    `stores` and `staff` are those by whom to count, too; None stands for none. Each count looks at every visit of those
+    days, so that two are made at once.
     """
     asked = used_when(wanted) | {"merchants": [merchant]}
-    by_day, in_stores, by_staff = await asyncio.gather(
+    by_day, active = await asyncio.gather(
         reader.rows(USED_BY_DAY.format(whose=THESE, visits=VISITS), asked),
-        reader.rows(USED_IN_STORES, asked),
-        reader.rows(USED_BY_STAFF, asked),
+        used_here(reader, asked, stores[:BITS_MAX], staff[:BITS_MAX]),
     )
-    active = ActiveOfMerchant(by_day=dict(by_day), by_staff=dict(by_staff))
-    for of_all, store_id, cards, returning in in_stores:
-        if of_all:
-            active.cards, active.returning = cards, returning
-        else:
-            active.by_store[store_id] = cards
+    active.by_day = dict(by_day)
+    if len(stores) > BITS_MAX:
+        active.by_store = dict(await reader.rows(USED_BY.format(column="store_id"), asked))
+    if len(staff) > BITS_MAX:
+        active.by_staff = dict(await reader.rows(USED_BY.format(column="staff_id"), asked))
     return active
+
+
+async def used_here(
+    reader: Reader, asked: dict[str, Any], stores: Sequence[UUID | None], staff: Sequence[UUID | None]
+) -> ActiveOfMerchant:
+    """Counts cards once, each with a bit for every store and for every staff member that it was used with.
+
+    That takes a third of the time of counting pairs of a card and a store, and of a card and a staff member.
+    """
+    bits = {
+        "store": [1 << number for number in range(len(stores))],
+        "staff": [1 << number for number in range(len(staff))],
+    }
+    counted = [
+        "count(*)",
+        "count(*) FILTER (WHERE cards.first_visit_day < used.last_day)",
+        *(f"count(*) FILTER (WHERE used.stores & {bit} <> 0)" for bit in bits["store"]),
+        *(f"count(*) FILTER (WHERE used.staff & {bit} <> 0)" for bit in bits["staff"]),
+    ]
+    query = USED_HERE.format(counted=", ".join(counted), visits=VISITS.replace("FROM transactions t", WITH_BITS))
+    with_bits = {
+        "nobody": PLATFORM,
+        "stores": [store or PLATFORM for store in stores],
+        "store_bits": bits["store"],
+        "staff_ids": [member or PLATFORM for member in staff],
+        "staff_bits": bits["staff"],
+    }
+    ((cards, returning, *each),) = await reader.rows(query, asked | with_bits)
+    return ActiveOfMerchant(
+        cards,
+        returning,
+        by_store=dict(zip(stores, each[: len(stores)], strict=True)),
+        by_staff=dict(zip(staff, each[len(stores) :], strict=True)),
+    )
 
 
 async def active_of_all(reader: Reader, first_day: date | None, last_day: date | None) -> Active:

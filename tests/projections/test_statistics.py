@@ -22,7 +22,7 @@ from projections.reading import Reader
 from projections.transactions import Wanted
 from schemas.cards import CardTransaction
 from schemas.statistics import Statistics
-from tests.projections.telling import Tables, fed, reading, shop_on, tables_of
+from tests.projections.telling import Tables, fed, shop_on, tables_of
 from tests.projections.trading import trade_in
 from tests.running import running
 from tests.shop import PIN, Shop
@@ -68,8 +68,12 @@ async def told(shop: Shop, database_url: str) -> AsyncIterator[Told]:
     """The shop's tables once they are told of all that happened."""
     with tables_of(database_url) as tables:
         await fed(database_url, tables)
-        async with reading(database_url) as reader:
+        reader = Reader(database_url)
+        await reader.open()
+        try:
             yield Told(shop, reader, tables)
+        finally:
+            await reader.close()
 
 
 async def open_store(shop: Shop, zone: str) -> UUID:
@@ -264,6 +268,20 @@ async def test_each_store_and_staff_member_has_figures_of_their_own(database_url
             nobodys = await answers.statistics(Wanted(staff_id=uuid4()))
             assert picked(nobodys) == picked(await answers.statistics(Wanted(store_id=uuid4())))
             assert (nobodys.cards, nobodys.by_day, nobodys.by_store, nobodys.by_staff) == (0, [], [], [])
+
+
+@running
+async def test_more_stores_and_staff_than_there_are_bits_are_counted_as_well(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shop_on(database_url) as shop:
+        trade = await trade_in(shop, Random(5))  # noqa: S311 the same history each time
+        await trade.steps(100)
+        async with told(shop, database_url) as answers:
+            with_bits = await answers.statistics()
+            assert len(with_bits.by_store) > 1
+            monkeypatch.setattr(transactions, "BITS_MAX", 1)
+            assert await answers.statistics() == with_bits
 
 
 @running
