@@ -58,6 +58,7 @@ class Trade:
     shop: Shop
     chance: Random
     tokyo: UUID
+    spare_pin: UUID
     cards: list[UUID] = field(default_factory=list)
     transactions: list[tuple[UUID, int]] = field(default_factory=list)
 
@@ -65,6 +66,14 @@ class Trade:
         """So many things are asked, one after the other; some are refused."""
         for _ in range(count):
             await self.step()
+
+    async def begin_anew(self) -> None:
+        """Goes on with new cards: the others are merged and closed in the end."""
+        self.cards = []
+        for number in range(3):
+            made = await self.shop.enrol(customer_id=f"Customer {number} {self.chance.random()}", **PERSON)
+            self.cards.append(made.id)
+            self.shop.clock.time += timedelta(seconds=1)
 
     async def step(self) -> None:
         """Anything, of any card, some time later."""
@@ -113,7 +122,9 @@ class Trade:
             case "create pin":
                 return CreatePin(name=f"Kim {number}", pin=f"{number:04}", role=StaffRole.STAFF)
             case "deactivate pin":
-                return OnPin(staff_id, DeactivateStaffPin()) if number < 1_000 else OnPin(staff_id, UnlockStaffPin())
+                return OnPin(self.spare_pin, DeactivateStaffPin())
+            case "unlock pin":
+                return OnPin(staff_id, UnlockStaffPin())
             case "change pin":
                 return ChangePin(staff_id=staff_id, name=f"Alex {number}")
             case "verify pin":
@@ -154,9 +165,11 @@ class Other(msgspec.Struct, frozen=True):
 
 OTHERS = [
     Other(name)
-    for name in ("enrol", "create pin", "deactivate pin", "change pin", "verify pin", "verify pin", "settings")
+    for name in (
+        *("enrol", "create pin", "deactivate pin", "unlock pin", "change pin"),
+        *("verify pin", "verify pin", "settings", "unlock till", "account"),
+    )
 ]
-OTHERS += [Other("unlock till"), Other("account")]
 
 
 async def trade_in(shop: Shop, chance: Random) -> Trade:
@@ -169,9 +182,8 @@ async def trade_in(shop: Shop, chance: Random) -> Trade:
     )
     assert opened.result is not None
     tokyo = next(each for each in opened.result.main.state.stores if each != shop.store_id)
-    trade = Trade(shop, chance, tokyo)
-    for number in range(3):
-        made = await shop.enrol(customer_id=f"Customer {number}", **PERSON)
-        trade.cards.append(made.id)
-        shop.clock.time += timedelta(seconds=1)
+    spare = await shop.ledger.handle(CreatePin(name="Sam", pin="0007", role=StaffRole.STAFF), shop.merchant)
+    assert spare.result is not None
+    trade = Trade(shop, chance, tokyo, spare.result.main.stream)
+    await trade.begin_anew()
     return trade
