@@ -52,13 +52,14 @@ lock: $(DEV) ## write the locks anew from pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
 	$(COMPILE) --no-annotate --constraint requirements/dev.lock pyproject.toml --output-file requirements/run.lock
 
-generate: $(DEV) ## write what is made from the code: OpenAPI document, settings page, event examples, checksums
+generate: $(DEV) ## write what is made from the code: OpenAPI document, settings page, event examples, rows, checksums
 	$(BIN)/python -m tests.examples
+	$(BIN)/python -m tests.projections.golden
 	$(BIN)/python -m tests.openapi
 	$(BIN)/python -m tests.settings_page
 	$(BIN)/python -m tests.checksums
 
-checksums: $(DEV) ## list new migrations and event examples; what is listed stays as it is
+checksums: $(DEV) ## list new migrations, event examples and rows of read models; what is listed stays as it is
 	$(BIN)/python -m tests.checksums
 
 SWAGGER_UI := 5.35.0

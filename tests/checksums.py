@@ -1,4 +1,4 @@
-"""Holds that what was once applied or stored never changes: migrations and examples of events.
+"""Holds that what was once applied or stored never changes: migrations, examples of events, rows of read models.
 
 `python -m tests.checksums` lists new files and refuses to touch what is listed; `--check` only looks. The
 lists are in the format of sha256sum, with names relative to the list, so that `sha256sum -c` reads them too.
@@ -62,6 +62,7 @@ def listings(root: Path = ROOT) -> list[Listing]:
     return [
         Listing(root / "migrations" / "checksums.txt", "*.sql"),
         Listing(root / "schemas" / "examples" / "checksums.txt", "events/**/*"),
+        Listing(root / "schemas" / "examples" / "projections" / "checksums.txt", "*.jsonl"),
     ]
 
 

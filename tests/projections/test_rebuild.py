@@ -90,7 +90,7 @@ async def test_a_rebuild_after_any_history_is_what_was_fed_row_by_row(
 def test_histories_leave_no_event_of_a_card_out(database_url: str) -> None:
     @running
     async def play() -> None:
-        async with shop_on(database_url) as shop:
+        async with shop_on(database_url, stamps_target=1, cooldown_minutes=0, welcome_bonus_points=50) as shop:
             for seed in range(3):
                 await traded(shop, 200, seed)
 
