@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
@@ -26,7 +27,18 @@ LOOK_SECONDS = 0.5
 """While it waits to be told, a reader looks by itself this often, in case that nobody could tell it."""
 
 RECONNECT_SECONDS = 1.0
-POSITIONS = "SELECT model, identity, position, replaced FROM checkpoints WHERE model = ANY(%(models)s)"
+PLACES = "SELECT model, identity, position, replaced FROM projections.checkpoints"
+
+
+class Place(NamedTuple):
+    """How far the tables of a model are, and of which shape they are and were."""
+
+    identity: str
+    position: int
+    replaced: list[str]
+
+
+Places = dict[str, Place]
 
 
 class Reader:
@@ -36,6 +48,7 @@ class Reader:
         self._database_url = database_url
         self._pool = Pool(database_url, CONNECTIONS_MAX, OPTIONS)
         self._told = asyncio.Event()
+        self._heard: Places | None = None
         self._listening: asyncio.Task[None] | None = None
         self.rows = self._pool.rows
 
@@ -53,7 +66,7 @@ class Reader:
         await self._pool.close()
 
     async def reached(self, models: Iterable[ReadModel], wanted: int = 0) -> int:
-        """How far all of these models are, once they are as far as wanted.
+        """How far all of these models are at least, once they are as far as wanted.
 
         Waits a moment where they are not: raises `behind` with how far they are when that was in vain, and
         `Unavailable` while one of them is being built.
@@ -61,10 +74,11 @@ class Reader:
         asked = list(models)
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_SECONDS_MAX
+        places = self._heard
         while True:
             # Taken before it is looked: whatever is told from now on wakes.
             told = self._told
-            position = await self._position(asked)
+            position = position_of(asked, places if places is not None else await self._places())
             if position >= wanted:
                 return position
             left = until - loop.time()
@@ -73,28 +87,44 @@ class Reader:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, LOOK_SECONDS)):
                     await told.wait()
+            places = self._heard if told.is_set() else None
 
-    async def _position(self, models: list[ReadModel]) -> int:
-        rows = await self.rows(POSITIONS, {"models": [model.name for model in models]})
-        known = {name: (identity, position, replaced) for name, identity, position, replaced in rows}
-        for model in models:
-            identity, _, replaced = known.get(model.name, ("", 0, ()))
-            # A newer release's tables have at least what this release's had.
-            if identity != model.identity and model.identity not in replaced:
-                raise Unavailable(f"the read model {model.name} is being built")
-        return int(min(position for _, position, _ in known.values()))
+    async def _places(self) -> Places:
+        rows = await self.rows(PLACES, {})
+        return {model: Place(identity, position, replaced) for model, identity, position, replaced in rows}
 
     async def _listen(self) -> None:
-        """Wakes those who wait, every time that the tables changed."""
+        """Hears of every change of the tables, and wakes those who wait.
+
+        What was heard once stays true: read models only go on. When nobody can be heard, readers look by themselves.
+        """
         while True:
             try:
                 async with await AsyncConnection.connect(
                     self._database_url, autocommit=True, connect_timeout=2
                 ) as connection:
                     await connection.execute("LISTEN projected")
-                    async for _ in connection.notifies():
+                    while True:
+                        cursor = await connection.execute(PLACES)
+                        self._heard = {row[0]: Place(*row[1:]) for row in await cursor.fetchall()}
                         self._told.set()
                         self._told = asyncio.Event()
+                        async for _ in connection.notifies(stop_after=1):
+                            pass
             except psycopg.OperationalError as error:
                 LOG.warning("readers hear of no change for now (%s) and look by themselves", error)
+            finally:
+                self._heard = None
             await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def position_of(models: Iterable[ReadModel], places: Places) -> int:
+    """How far all of some models are; raises `Unavailable` while one of them is not this release's or a newer one's."""
+    positions = []
+    for model in models:
+        place = places.get(model.name)
+        # A newer release's tables have at least what this release's had.
+        if place is None or (place.identity != model.identity and model.identity not in place.replaced):
+            raise Unavailable(f"the read model {model.name} is being built")
+        positions.append(place.position)
+    return min(positions)

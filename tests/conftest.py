@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import pytest
 
+pytest.register_assert_rewrite("tests.served", "tests.openapi")
 pytest_plugins = ["tests.database"]
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

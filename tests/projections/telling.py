@@ -24,7 +24,7 @@ from loyalty.cli import environment_of
 from projections.feed import LEADER, Feed
 from projections.models import MODELS
 from projections.read_model import ReadModel
-from projections.reading import Reader
+from projections.reading import PLACES, Reader
 from projections.rebuild import Comparison, Watcher, rebuild
 from tests.served import SECRETS
 from tests.shop import SettableClock, Shop, ledger_on, open_shop
@@ -40,6 +40,9 @@ LEADING = """
 TABLES = (
     "SELECT table_name::text FROM information_schema.tables WHERE table_schema = %s AND table_name <> 'checkpoints'"
 )
+LISTENING = """
+    SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' AND query = %s
+"""
 WAIT_SECONDS = 0.02
 
 Rows = dict[str, list[str]]
@@ -138,8 +141,7 @@ async def reading(database_url: str) -> AsyncIterator[Reader]:
     await reader.open()
     try:
         with tables_of(database_url) as tables:
-            listening = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN projected'"
-            await until(lambda: tables.ask(listening))
+            await until(lambda: tables.ask(LISTENING, PLACES))
         yield reader
     finally:
         await reader.close()
