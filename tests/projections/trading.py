@@ -182,7 +182,8 @@ async def trade_in(shop: Shop, chance: Random) -> Trade:
     )
     assert opened.result is not None
     tokyo = next(each for each in opened.result.main.state.stores if each != shop.store_id)
-    spare = await shop.ledger.handle(CreatePin(name="Sam", pin="0007", role=StaffRole.STAFF), shop.merchant)
+    spare_pin = f"{chance.randrange(10**8):08}"
+    spare = await shop.ledger.handle(CreatePin(name="Sam", pin=spare_pin, role=StaffRole.STAFF), shop.merchant)
     assert spare.result is not None
     trade = Trade(shop, chance, tokyo, spare.result.main.stream)
     await trade.begin_anew()
