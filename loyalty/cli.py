@@ -32,7 +32,7 @@ from loyalty.export import export_events
 from loyalty.installation import database_of, installation, running
 from loyalty.rebuilding import line_about, rebuild_with_bar
 from loyalty.records import Format, format_of
-from loyalty.serving import JoiningProtocol, collect_less
+from loyalty.serving import OBJECTS_OF_BATCHES, JoiningProtocol, collect_less
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
 from migrations import MigrationError, migrate, missing
 from projections.feed import Feed
@@ -218,7 +218,7 @@ def project(beside: bool) -> None:
     interrupt_on_stop_signals()
     settings = running(installation())
     with_parts(settings, nothing)
-    collect_less()
+    collect_less(OBJECTS_OF_BATCHES)
     with suppress(KeyboardInterrupt):
         uvloop.run(Feed(database_of(settings), keyring_from(settings)).follow())
 
@@ -234,7 +234,7 @@ def rebuild_read_models(name: str | None, check: bool) -> None:
     """
     interrupt_on_stop_signals()
     settings = running(installation())
-    collect_less()
+    collect_less(OBJECTS_OF_BATCHES)
 
     async def run(_: Parts) -> bool:
         found = await rebuild_with_bar(database_of(settings), keyring_from(settings), name, checks_only=check)

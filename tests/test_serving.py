@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from loyalty.serving import HELD_BYTES_MAX, OBJECTS_BETWEEN_COLLECTIONS, JoinedWrites, collect_less
+from loyalty.serving import HELD_BYTES_MAX, OBJECTS_OF_REQUESTS, JoinedWrites, collect_less
 
 
 class Recorder(asyncio.Transport):
@@ -89,7 +89,7 @@ def test_a_process_that_serves_collects_less_often() -> None:
     before = gc.get_threshold()
     try:
         collect_less()
-        assert gc.get_threshold()[0] == OBJECTS_BETWEEN_COLLECTIONS
+        assert gc.get_threshold()[0] == OBJECTS_OF_REQUESTS
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()

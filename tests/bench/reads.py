@@ -30,7 +30,7 @@ from ledger.actor import Role
 from ledger.entropy import SystemClock, SystemEntropy
 from ledger.store.keys import Keyring, key_from_text
 from loyalty.embedded import EmbeddedServers
-from loyalty.serving import collect_less
+from loyalty.serving import OBJECTS_OF_BATCHES, collect_less
 from migrations import migrate
 from projections.applying import LIVE, Applying, connected, topics_of
 from projections.batches import Batches
@@ -128,7 +128,7 @@ def feeding(url: str) -> Iterator[None]:
 
 def follow(url: str) -> None:
     """Follows the log until it is killed."""
-    collect_less()
+    collect_less(OBJECTS_OF_BATCHES)
     uvloop.run(Feed(url, ledger_on(url, SystemClock()).log.keyring).follow())
 
 
@@ -204,6 +204,7 @@ def open_again(shop: Shop, url: str) -> Iterator[tuple[ServedShop, dict[str, Any
 @click.option("--times", default=300, help="How often each question is asked.")
 def main(events: int, cards: int, rounds: int, seconds: int, times: int) -> None:
     """Measures in turn and prints medians."""
+    collect_less(OBJECTS_OF_BATCHES)
     folder = Path(tempfile.mkdtemp(prefix="loyalty-bench-", dir="/tmp"))
     folder.chmod(0o755)
     servers = EmbeddedServers(folder)
