@@ -330,7 +330,7 @@ async def test_a_cards_events_are_told_in_full_refusals_among_them(database_url:
         assert (enrolled.previous_hash, adjusted.previous_hash) == (NO_PREVIOUS_HASH, enrolled.hash)
         said = msgspec.json.decode(refused.data)
         assert (said["code"], said["facts"]["points_missing"]) == ("not_enough_points", 245)
-        assert b"Zo" not in msgspec.json.encode(await lines.page(shop.ledger.log, None, 0, FAR, 200))
+        assert b"Forgotten" not in msgspec.json.encode(await lines.page(shop.ledger.log, None, 0, FAR, 200))
 
 
 @running
