@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 from ledger.actor import PLATFORM
 from ledger.entry import transaction_id
 from ledger.store.log import Log
-from ledger.store.names import MERCHANT, STAFF_PIN
+from ledger.store.names import CARD, MERCHANT, STAFF_PIN
 from projections.applying import END_OF_LOG
 from projections.figures import Active
 from projections.movements import TOPICS, Movement
@@ -45,7 +45,7 @@ COLUMNS = {
     "visit": "boolean NOT NULL",
 }
 assert tuple(COLUMNS) == Movement._fields, "a movement is a row"
-STAFF = Movement._fields.index("staff_id")
+CARD_ID, STAFF = Movement._fields.index("card_id"), Movement._fields.index("staff_id")
 TYPES = [kind.split()[0] for kind in COLUMNS.values()]
 COPY = f"COPY transactions ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)".encode()
 
@@ -99,7 +99,7 @@ OF_MERCHANT = f"""
             AND (%(order)s::text IS NULL OR t.order_reference = %(order)s)
         ORDER BY t.day DESC, t.position DESC LIMIT %(limit)s
     ) AS page
-    JOIN cards ON cards.id = page.card_id
+    LEFT JOIN cards ON cards.id = page.card_id
     ORDER BY page.day DESC, page.position DESC
 """  # noqa: S608 names of our own
 
@@ -158,12 +158,20 @@ async def of_merchant(
     rows = await reader.rows(OF_MERCHANT, asked)
     movements = [Movement(*row[:-1]) for row in rows[:limit]]
     names = await Names.of(log, merchant, movements)
+    numbers = await card_numbers(log, {row[CARD_ID]: row[-1] for row in rows[:limit]})
     items = [
-        CardTransaction(**names.shown(each), card_id=each.card_id, card_number=row[-1])
-        for each, row in zip(movements, rows, strict=False)
+        CardTransaction(**names.shown(each), card_id=each.card_id, card_number=numbers[each.card_id])
+        for each in movements
     ]
     following = (movements[-1].day, movements[-1].position) if len(rows) > limit else None
     return items, following
+
+
+async def card_numbers(log: Log, known: dict[UUID, str | None]) -> dict[UUID, str]:
+    """The numbers of some cards, from the log where their own table does not tell of them yet."""
+    unknown = [card for card, number in known.items() if number is None]
+    found = {each.stream: each.state.card_number for each in await log.load_many(CARD, unknown)} if unknown else {}
+    return {card: number for card, number in known.items() if number is not None} | found
 
 
 class Names(NamedTuple):

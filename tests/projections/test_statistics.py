@@ -22,8 +22,8 @@ from projections.reading import Reader
 from projections.transactions import Wanted
 from schemas.cards import CardTransaction
 from schemas.statistics import Statistics
+from tests.projections.random_trade import trade_in
 from tests.projections.telling import Tables, fed, shop_on, tables_of
-from tests.projections.trading import trade_in
 from tests.running import running
 from tests.shop import PIN, Shop
 
@@ -52,12 +52,12 @@ class Told(NamedTuple):
         log, merchant = self.shop.ledger.log, self.shop.merchant.merchant_id
         return await statistics.of_merchant(self.reader, log, merchant, wanted, self.shop.clock.now())
 
-    async def transactions(self) -> list[CardTransaction]:
+    async def transactions(self, page_items: int = 100) -> list[CardTransaction]:
         """Everything that the API lists."""
         found: list[CardTransaction] = []
         place, log, merchant = None, self.shop.ledger.log, self.shop.merchant.merchant_id
         while True:
-            items, place = await transactions.of_merchant(self.reader, log, merchant, Wanted(), place, 100)
+            items, place = await transactions.of_merchant(self.reader, log, merchant, Wanted(), place, page_items)
             found += items
             if place is None:
                 return found
@@ -211,6 +211,18 @@ def balances(answers: Told, column: str) -> int:
     """The sum of a column of all cards, as their own table has it."""
     ((total,),) = answers.tables.ask(f"SELECT sum({column}) FROM projections.cards")  # noqa: S608 a name of the test's
     return int(total)
+
+
+@running
+async def test_transactions_of_cards_whose_table_is_behind_are_listed_as_well(database_url: str) -> None:
+    async with shop_on(database_url) as shop:
+        for card in [await shop.enrol() for _ in range(3)]:
+            await do(shop, card, AddStamp())
+        async with told(shop, database_url) as answers:
+            whole = await answers.transactions()
+            answers.tables.change("DELETE FROM projections.cards")
+            assert await answers.transactions(page_items=1) == whole
+            assert len({each.card_number for each in whole}) == 3
 
 
 @running
