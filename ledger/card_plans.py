@@ -46,7 +46,10 @@ class CardPlans:
         decision = member if isinstance(member, Decision) else await self._decided_by(member, view, command, facts)
         if decision.refusal is not None:
             follows = not isinstance(rule, OF_THE_OFFICE)
-            decision = await self._recorded(view, decision, NAMES[type(rule)], command.which, facts, follows=follows)
+            named = command.staff.staff_id if command.staff.staff_id in view.loaded else None
+            decision = await self._recorded(
+                view, decision, NAMES[type(rule)], command.which, facts, follows=follows, named=named
+            )
         return msgspec.structs.replace(
             decision, store_id=facts.store_id, origin_wanted=tenant.settings.log_ip_addresses
         )
@@ -75,11 +78,20 @@ class CardPlans:
         return msgspec.structs.replace(decision, changes=changes, staff_id=staff_id)
 
     async def _recorded(
-        self, view: View, decision: Decision, name: str, which: WhichCard, facts: card.Facts, *, follows: bool
+        self,
+        view: View,
+        decision: Decision,
+        name: str,
+        which: WhichCard,
+        facts: card.Facts,
+        *,
+        follows: bool,
+        named: UUID | None = None,
     ) -> Decision:
         """A refusal with a record of it, on the card that the command reached if there is such a card.
 
-        `name` is the command's; `follows` is whether it goes on to where a card was merged.
+        `name` is the command's; `follows` is whether it goes on to where a card was merged; `named` the staff member
+        whose PIN it was said to be.
         """
         refusal = decision.refusal
         assert refusal is not None, "only refusals are recorded"
@@ -97,6 +109,7 @@ class CardPlans:
             code=refusal.code,
             facts={fact: value for fact, value in refusal.facts.items() if fact not in IN_THE_SENDERS_WORDS},
             program_version=facts.program.version,
+            named=named,
         )
         recorded = Change(aggregate=REFUSALS, stream=refusals_stream(reached.id), events=refusals.decide(record))
         return msgspec.structs.replace(decision, changes=[*decision.changes, recorded])

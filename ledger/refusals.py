@@ -20,6 +20,7 @@ class RecordRefusal(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     code: str
     facts: dict[str, Fact]
     program_version: int
+    named: UUID | None = None
 
 
 Command = RecordRefusal
@@ -27,11 +28,11 @@ Command = RecordRefusal
 # ---- events ---------------------------------------------------------------------------------------------------
 
 
-class CommandRefused(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+class CommandRefused(msgspec.Struct, gc=False, frozen=True, omit_defaults=True, kw_only=True):
     """A command about a card was refused, with the code and the facts that its sender was told.
 
-    `program_version` is that of the program which the refusal was decided under. Nothing here is personal or secret:
-    a PIN stands in no fact.
+    `program_version` is that of the program which the refusal was decided under; `named` the staff member whose PIN it
+    was said to be, whether the right one was given or not. Nothing here is personal or secret: a PIN stands in no fact.
     """
 
     card: UUID
@@ -40,6 +41,7 @@ class CommandRefused(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     code: str
     facts: dict[str, Fact]
     program_version: int
+    named: UUID | None = None
 
 
 Event = CommandRefused
@@ -85,5 +87,6 @@ def decide(command: Command) -> list[Event]:
             code=command.code,
             facts=command.facts,
             program_version=command.program_version,
+            named=command.named,
         )
     ]

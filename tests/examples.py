@@ -193,6 +193,7 @@ EXAMPLES: tuple[msgspec.Struct, ...] = (
             "next_stamp_available_at": "2026-03-02T23:00:00Z",
         },
         program_version=3,
+        named=STAFF,
     ),
 )
 """One of every event, with a value in every field."""

@@ -225,7 +225,7 @@ async def test_a_wrong_pin_is_counted_and_recorded_in_one_append(database_url: s
             assert (at, await shop.ledger.log.head()) == (counted_at + 1, at)
             assert (read.event.command, read.event.code, read.event.facts) == ("add_stamp", code, facts)
             assert (code, facts) == ("pin_invalid", {"attempts_left": 4})
-            assert (read.at.actor.id, read.at.actor.staff_id) == (shop.till.id, None)
+            assert (read.at.actor.id, read.at.actor.staff_id, read.event.named) == (shop.till.id, None, staff_id)
             assert read.at.recorded_at == counted.at.recorded_at
         assert await codes(shop, enrolled) == ["pin_invalid"] * 2
 
@@ -239,7 +239,10 @@ async def test_a_missing_a_locked_and_a_foreign_pin_are_recorded(database_url: s
         for _ in range(2):
             await refused(shop.ask(enrolled, AddStamp(), pin=WRONG_PIN, staff_id=shop.staff_id))
         assert await codes(shop, enrolled) == ["staff_pin_required", "pin_invalid", "pin_locked"]
-        assert set((await newest(shop, enrolled)).event.facts) == {"locked_until"}
+        last = await newest(shop, enrolled)
+        assert (set(last.event.facts), last.event.named) == ({"locked_until"}, shop.staff_id)
+        await refused(shop.ask(enrolled, AddStamp(), pin=WRONG_PIN, staff_id=enrolled.id))
+        assert (await newest(shop, enrolled)).event.named is None
 
 
 @running
