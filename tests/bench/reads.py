@@ -39,9 +39,9 @@ from projections.models import MODELS
 from projections.reading import Reader
 from projections.rebuild import build, rebuild
 from tests.bench import ledger_load
+from tests.bulk_history import fill
 from tests.served import SECRETS, STORE, ServedShop, serving
 from tests.shop import Shop, ledger_on
-from tests.trade import fill
 
 FEW_CARDS = 1_000
 EVENTS_A_CARD = 4

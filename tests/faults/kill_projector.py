@@ -25,8 +25,8 @@ from loyalty.embedded import EmbeddedServers
 from migrations import migrate
 from projections.models import MODELS
 from projections.rebuild import rebuild
+from tests.projections.random_trade import trade_in
 from tests.projections.telling import KEYRING, Tables, caught_up, environment, shop_on, tables_of
-from tests.projections.trading import trade_in
 from tests.shop import Shop, open_shop
 
 ROUNDS = 5

@@ -44,8 +44,8 @@ from migrations import migrate
 from projections.models import MODELS
 from projections.read_model import ReadModel
 from projections.rebuild import rebuild
+from tests.projections.random_trade import trade_in
 from tests.projections.telling import KEYRING, shop_on
-from tests.projections.trading import trade_in
 
 FOLDER = Path(__file__).resolve().parents[2] / "schemas" / "examples" / "projections"
 HISTORY = "history.jsonl"

@@ -28,6 +28,7 @@ from projections.lag import lag
 from projections.models import MODELS
 from projections.read_model import Batch, Connection, Memory, ReadModel
 from projections.rebuild import BUILDER
+from tests.projections.random_trade import trade_in
 from tests.projections.telling import (
     KEYRING,
     Tables,
@@ -45,7 +46,6 @@ from tests.projections.telling import (
     until,
     write_unknown,
 )
-from tests.projections.trading import trade_in
 from tests.running import running
 from tests.served import Served, ServedShop, answer_of, refusal, serving
 

@@ -25,6 +25,7 @@ from projections.batches import Batches
 from projections.models import MODELS
 from projections.read_model import ReadModel
 from projections.rebuild import rebuild
+from tests.projections.random_trade import trade_in
 from tests.projections.telling import (
     KEYRING,
     ROOT,
@@ -44,7 +45,6 @@ from tests.projections.telling import (
     until,
     write_unknown,
 )
-from tests.projections.trading import trade_in
 from tests.running import running
 from tests.shop import NOON, Shop, open_shop
 

@@ -71,7 +71,7 @@ class History:
         self._actor = Actor(role=Role.TERMINAL, id=shop.till.id, store_id=self._store, staff_id=shop.staff_id)
         self._keyring = shop.ledger.log.keyring
         self._secrecy = shop.ledger.secrecy
-        self._cards = [Trading(number) for number in range(cards)]
+        self._cards = [TradedCard(number) for number in range(cards)]
         self.subjects: list[tuple[UUID, bytes]] = []
 
     def rows(self, count: int) -> Iterator[tuple[Any, ...]]:
@@ -100,7 +100,7 @@ class History:
             for kind, name in (("qr_code", each.id.hex), ("customer", each.reference)):
                 yield self._merchant, kind, self._secrecy.blind(kind, self._merchant, name), value
 
-    def _enrolled(self, each: "Trading") -> Iterator[tuple[Any, ...]]:
+    def _enrolled(self, each: "TradedCard") -> Iterator[tuple[Any, ...]]:
         key, wrapped = self._keyring.create(each.customer)
         self.subjects.append((each.customer, wrapped))
         person = customer.Person(
@@ -123,7 +123,7 @@ class History:
         )
         yield self._row(each, enrolled, BEGINNING, key)
 
-    def _row(self, each: "Trading", event: Any, when: datetime, key: SubjectKey | None = None) -> tuple[Any, ...]:
+    def _row(self, each: "TradedCard", event: Any, when: datetime, key: SubjectKey | None = None) -> tuple[Any, ...]:
         each.version += 1
         at = self._at(each.id, each.version, when)
         topic, stored = encode(event, at, each.last_hash, key, None)
@@ -141,7 +141,7 @@ class History:
         )
 
 
-class Trading:
+class TradedCard:
     """A card on its way through the years."""
 
     def __init__(self, number: int) -> None:
