@@ -3,6 +3,7 @@
 from datetime import date
 from typing import Annotated
 
+import msgspec
 from litestar.params import QueryParameter
 
 from ledger.errors import Rejected
@@ -28,8 +29,6 @@ def day_from(parameter: str, text: str | None) -> date | None:
     if text is None:
         return None
     try:
-        if len(text) == len("2026-01-31"):
-            return date.fromisoformat(text)
-    except ValueError:
-        pass
-    raise Rejected("invalid_day", parameter=parameter)
+        return msgspec.convert(text, date)
+    except msgspec.ValidationError:
+        raise Rejected("invalid_day", parameter=parameter) from None

@@ -14,6 +14,7 @@ SUMS = {
     *("active_cards", "enrolments", "closures", "purchases", "purchase_amount_cents", "refunded_amount_cents"),
     *("redemptions", "stamps_added", "stamps_redeemed", "stamps_reversed", "stamps_adjusted", "stamps_imported"),
     *("points_earned", "points_redeemed", "points_expired", "points_reversed", "points_adjusted", "points_imported"),
+    *("points_forfeited", "stamps_forfeited"),
 }
 OUTSTANDING = {"points_outstanding", "stamps_outstanding"}
 
@@ -50,8 +51,10 @@ def test_a_manager_reads_what_the_shop_came_to(served: Served) -> None:
         "points_redeemed": 100,
         "points_reversed": 50,
         "points_adjusted": -3,
-        "points_outstanding": 250 + 40 - 100 - 50 - 3,
-        "stamps_outstanding": 1,
+        "points_forfeited": 20 - 3,
+        "stamps_forfeited": 1,
+        "points_outstanding": 250 + 20 - 100 - 50,
+        "stamps_outstanding": 0,
         "redemption_rate": round(100 / 290, 4),
     }
     assert {name: found[name] for name in expected} == expected
@@ -91,6 +94,8 @@ def test_the_days_are_those_that_were_asked_for(shop: ServedShop) -> None:
         ("from=yesterday", "invalid_day"),
         ("to=2026-02-30", "invalid_day"),
         ("from=20260101", "invalid_day"),
+        ("from=2026-W05-6", "invalid_day"),
+        ("from=2026-01-02T00:00:00", "invalid_day"),
         ("from=2026-01-02&to=2026-01-01", "invalid_days"),
         ("staff_id=1", "invalid_request"),
         ("format=jsonl", "invalid_request"),
