@@ -1,23 +1,34 @@
 """What is counted: the same figures for a merchant's stores, staff and days, and for the whole platform."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
 
 from ledger import card
+from ledger.store.names import topics_of
+from projections import movements
 from projections.movements import Movement
+from projections.read_model import Batch, Connection
 from schemas.statistics import DayStatistics
+
+K = TypeVar("K", bound=Hashable)
+KeyOf = Callable[[UUID, date, UUID | None, UUID | None], K]
+"""Makes a key of a merchant, a day, a store and a staff member."""
 
 CLOSING = (card.CardClosed, card.CardMerged)
 """After these there is one open card less."""
 
+TOPICS = frozenset([*movements.TOPICS, *(topic for event_type in CLOSING for topic in topics_of(event_type))])
+"""What is counted."""
+
 
 @dataclass(slots=True)
 class Figures:
-    """Sums over movements. Those with `_change` are of the balances; what is reversed counts against them.
+    """Sums over movements. Those with `_change` are of what is on open cards; what is reversed counts against them.
 
-    For points, and for stamps alike: change = added + imported + adjusted - redeemed - expired - reversed.
+    For points, and for stamps alike: change = added + imported + adjusted - redeemed - expired - reversed - forfeited.
     """
 
     enrolments: int = 0
@@ -31,6 +42,7 @@ class Figures:
     stamps_reversed: int = 0
     stamps_adjusted: int = 0
     stamps_imported: int = 0
+    stamps_forfeited: int = 0
     stamps_change: int = 0
     points_earned: int = 0
     points_redeemed: int = 0
@@ -38,6 +50,7 @@ class Figures:
     points_reversed: int = 0
     points_adjusted: int = 0
     points_imported: int = 0
+    points_forfeited: int = 0
     points_change: int = 0
 
     def count(self, movement: Movement) -> None:
@@ -77,6 +90,18 @@ class Figures:
                 # What leaves one card comes to the other.
                 pass
 
+    def close(self, points: int, stamps: int) -> None:
+        """Counts out an open card with what is on it."""
+        self.closures += 1
+        self.forfeit(points, stamps)
+
+    def forfeit(self, points: int, stamps: int) -> None:
+        """Counts out what is on a card that is closed; less than nothing where it goes from there in another way."""
+        self.points_forfeited += points
+        self.points_change -= points
+        self.stamps_forfeited += stamps
+        self.stamps_change -= stamps
+
     def add(self, more: "Figures") -> None:
         """Adds other movements' sums."""
         for name in NAMES:
@@ -102,6 +127,55 @@ def upsert(table: str, keys: dict[str, str]) -> bytes:
         f"INSERT INTO {table} ({columns}) SELECT * FROM unnest({given})"  # noqa: S608 names of our own
         f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {added}"
     ).encode()
+
+
+# ---- as they are counted ------------------------------------------------------------------------------------------
+
+ADD_CLOSED = "INSERT INTO {} SELECT * FROM unnest(%b::uuid[])"
+CLOSED_OF = "SELECT card_id FROM {} WHERE card_id = ANY(%b)"
+
+
+def closed_cards(table: str) -> str:
+    """A table of the cards that were closed with what was on them, for a model that counts."""
+    return f"CREATE TABLE {table} (card_id uuid PRIMARY KEY)"
+
+
+async def summed(batch: Batch, connection: Connection, closed_table: str, key_of: KeyOf[K]) -> dict[K, Figures]:
+    """The figures of a batch by some key, once the cards that it closes are in the table of those.
+
+    What is on a card when it is closed is counted out then, so that what expires of it later is taken off that again.
+    """
+    sums: dict[K, Figures] = {}
+    for each in batch.movements:
+        key = key_of(each.merchant_id, each.day, each.store_id, each.staff_id)
+        figures = sums.get(key)
+        if figures is None:
+            figures = sums[key] = Figures()
+        figures.count(each)
+    for _, read, day in batch.events:
+        event, at = read.event, read.at
+        if type(event) in CLOSING:
+            assert day is not None, "events of cards have a day"
+            key = key_of(at.merchant_id, day, at.actor.store_id, at.actor.staff_id)
+            sums.setdefault(key, Figures()).close(event.points_balance, event.stamp_count)
+    for each in await expired_when_closed(batch, connection, closed_table):
+        key = key_of(each.merchant_id, each.day, each.store_id, each.staff_id)
+        sums[key].forfeit(each.points, each.stamps)
+    return sums
+
+
+async def expired_when_closed(batch: Batch, connection: Connection, closed_table: str) -> list[Movement]:
+    """The expiries of a batch on cards that had been closed before."""
+    closed = {told.read.at.stream: told.position for told in batch.events if type(told.read.event) is card.CardClosed}
+    if closed:
+        await connection.execute(ADD_CLOSED.format(closed_table).encode(), [list(closed)])
+    expired = [each for each in batch.movements if each.kind == "points_expired"]
+    if not expired:
+        return []
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(CLOSED_OF.format(closed_table).encode(), [list({each.card_id for each in expired})])
+    known = {card_id for (card_id,) in await cursor.fetchall()}
+    return [each for each in expired if each.card_id in known and each.position > closed.get(each.card_id, 0)]
 
 
 # ---- as they are asked for ----------------------------------------------------------------------------------------

@@ -2,19 +2,18 @@
 
 from datetime import UTC, date, datetime
 
-from ledger.store.names import topics_of
 from projections.figures import (
-    CLOSING,
     COLUMNS,
     NAMES,
     STANDING,
-    Figures,
+    TOPICS,
     Standing,
+    closed_cards,
     figures_of,
+    summed,
     totals,
     upsert,
 )
-from projections.movements import TOPICS
 from projections.read_model import Batch, Connection, Memory, ReadModel
 from projections.reading import Reader
 from projections.transactions import active_of_all
@@ -25,16 +24,7 @@ UPSERT = upsert("platform_days", {"day": "date"})
 
 async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
     """Adds what moved, by day."""
-    rows: dict[date, Figures] = {}
-    for movement in batch.movements:
-        figures = rows.get(movement.day)
-        if figures is None:
-            figures = rows[movement.day] = Figures()
-        figures.count(movement)
-    for _, read, day in batch.events:
-        if type(read.event) in CLOSING:
-            assert day is not None, "events of cards have a day"
-            rows.setdefault(day, Figures()).closures += 1
+    rows = await summed(batch, connection, "platform_closed_cards", lambda _merchant, day, _store, _staff: day)
     if rows:
         columns = zip(*((day, *figures.values()) for day, figures in sorted(rows.items())), strict=True)
         await connection.execute(UPSERT, [list(column) for column in columns])
@@ -48,10 +38,11 @@ MODEL = ReadModel(
             CREATE TABLE platform_days (
                 day date PRIMARY KEY,
                 {COLUMNS.strip()}
-            )"""
+            )""",
+        "platform_closed_cards": closed_cards("platform_closed_cards"),
     },
     indexes="",
-    topics=frozenset([*TOPICS, *(topic for event_type in CLOSING for topic in topics_of(event_type))]),
+    topics=TOPICS,
     apply=apply,
 )
 

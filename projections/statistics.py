@@ -8,21 +8,22 @@ from zoneinfo import ZoneInfo
 from ledger.actor import PLATFORM
 from ledger.merchant import Store
 from ledger.store.log import Log
-from ledger.store.names import MERCHANT, STAFF_PIN, topics_of
+from ledger.store.names import MERCHANT, STAFF_PIN
 from projections.figures import (
-    CLOSING,
     COLUMNS,
     NAMES,
     STANDING,
     SUMMED,
+    TOPICS,
     Figures,
     Standing,
+    closed_cards,
     figures_of,
     shown,
+    summed,
     totals,
     upsert,
 )
-from projections.movements import TOPICS
 from projections.read_model import Batch, Connection, Memory, ReadModel
 from projections.reading import Reader
 from projections.transactions import ActiveOfMerchant, Wanted, active_of, used_when
@@ -40,19 +41,7 @@ UPSERT_TOTALS = upsert("merchant_totals", {"merchant_id": "uuid"})
 
 async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
     """Adds what moved, by merchant, day, store and staff member."""
-    rows: dict[tuple[int, date, int, int], Figures] = {}
-    for movement in batch.movements:
-        key = key_of(movement.merchant_id, movement.day, movement.store_id, movement.staff_id)
-        figures = rows.get(key)
-        if figures is None:
-            figures = rows[key] = Figures()
-        figures.count(movement)
-    for _, read, day in batch.events:
-        if type(read.event) in CLOSING:
-            assert day is not None, "events of cards have a day"
-            actor = read.at.actor
-            key = key_of(read.at.merchant_id, day, actor.store_id, actor.staff_id)
-            rows.setdefault(key, Figures()).closures += 1
+    rows = await summed(batch, connection, "closed_cards", key_of)
     if rows:
         columns = zip(*(row(key, figures) for key, figures in rows.items()), strict=True)
         await connection.execute(UPSERT, [list(column) for column in columns])
@@ -92,9 +81,10 @@ MODEL = ReadModel(
                 merchant_id uuid PRIMARY KEY,
                 {COLUMNS.strip()}
             )""",
+        "closed_cards": closed_cards("closed_cards"),
     },
     indexes="",
-    topics=frozenset([*TOPICS, *(topic for event_type in CLOSING for topic in topics_of(event_type))]),
+    topics=TOPICS,
     apply=apply,
 )
 

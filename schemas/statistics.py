@@ -7,7 +7,8 @@ from uuid import UUID
 from msgspec import Meta, Struct, field
 
 Active = Annotated[int, Meta(description="Distinct cards that were stamped, earned or redeemed")]
-Outstanding = Annotated[int, Meta(description="Sum of the balances at the end of the last day")]
+Outstanding = Annotated[int, Meta(description="Sum of the balances of open cards at the end of the last day")]
+Forfeited = Annotated[int, Meta(description="On cards when they were closed, less what expired of it afterwards")]
 Rate = Annotated[
     float | None, Meta(description="Points redeemed for each point earned, to four places; null where none was earned")
 ]
@@ -18,7 +19,9 @@ class Sums(Struct, frozen=True, kw_only=True):
 
     Those redeemed, expired and reversed are positive where they left balances. What a reversal took back of an earning
     and what it gave back of a redemption count against each other; the same goes for what was adjusted up and down.
-    What merging moves from card to card is in none of them. `closures` are cards closed, or merged into others.
+    What merging moves from card to card is in none of them. `closures` are cards closed, or merged into others. What is
+    on a card when it is closed is forfeited, a debt as less than nothing; where some of it expires later, it moves from
+    `points_forfeited` to `points_expired`. Outstanding is what came in and did not leave in one of these ways.
     """
 
     active_cards: Active
@@ -33,12 +36,14 @@ class Sums(Struct, frozen=True, kw_only=True):
     stamps_reversed: int
     stamps_adjusted: int
     stamps_imported: int
+    stamps_forfeited: Forfeited
     points_earned: int
     points_redeemed: int
     points_expired: int
     points_reversed: int
     points_adjusted: int
     points_imported: int
+    points_forfeited: Forfeited
 
 
 class DayStatistics(Sums, frozen=True, kw_only=True):

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from ledger.actor import Caller, Role
-from ledger.card import AddStamp, Adjust, Close, EarnPoints, RedeemPoints, RedeemStamps, Reverse
+from ledger.card import AddStamp, Adjust, Close, EarnPoints, ExpirePoints, RedeemPoints, RedeemStamps, Reverse
 from ledger.commands import CreatePin, MergeCards, OnCard, OpenStore, StaffEntry, WhichCard
 from ledger.staff_pin import StaffRole
 from ledger.store.names import MERCHANT
-from projections import platform, statistics, transactions
+from projections import platform, rebuild, statistics, transactions
 from projections.reading import Reader
 from projections.transactions import Wanted
 from schemas.cards import CardTransaction
@@ -165,13 +165,21 @@ async def refuse_sums_that_differ(answers: Told, chance: Random) -> None:
     def day(each: CardTransaction) -> date:
         return each.occurred_at.astimezone(zones.get(each.store_code or "", LUXEMBOURG)).date()
 
-    closures = [event["occurred_at"] for (event,) in answers.tables.ask(CLOSURES, answers.shop.merchant.merchant_id)]
+    closures = [event for (event,) in answers.tables.ask(CLOSURES, answers.shop.merchant.merchant_id)]
+    assert not any(event["data"]["points_balance"] for event in closures if event["name"] == "card_merged")
     whole = await answers.statistics()
     assert picked(whole) == summed(listed)
     assert whole.closures == len(closures)
     assert whole.cards == sum(each.kind == "enrolled" for each in listed) - len(closures)
-    assert whole.points_outstanding == sum(each.points for each in listed) == balances(answers, "points_balance")
-    assert whole.stamps_outstanding == sum(each.stamps for each in listed) == balances(answers, "stamp_count")
+    assert whole.points_outstanding == balances(answers, "points_balance", "<>")
+    assert whole.stamps_outstanding == balances(answers, "stamp_count", "<>")
+    assert whole.points_forfeited == balances(answers, "points_balance", "=")
+    assert whole.stamps_forfeited == balances(answers, "stamp_count", "=")
+    refuse_balances_without_reason(whole)
+    for each in whole.by_day:
+        refuse_balances_without_reason(await answers.statistics(Wanted(last_day=each.day)))
+    assert whole.points_outstanding == sum(each.points for each in listed) - whole.points_forfeited
+    assert whole.stamps_outstanding == sum(each.stamps for each in listed) - whole.stamps_forfeited
     assert something({each.day: picked(each) for each in whole.by_day}) == something(by(listed, day))
     assert something({each.store_code: picked(each) for each in whole.by_store}) == something(
         by(listed, lambda each: each.store_code)
@@ -187,8 +195,13 @@ async def refuse_sums_that_differ(answers: Told, chance: Random) -> None:
         assert picked(part) == summed(each for each in listed if first <= day(each) <= last)
         assert part.by_day == [each for each in whole.by_day if first <= each.day <= last]
         until = [each for each in listed if day(each) <= last]
-        assert part.points_outstanding == sum(each.points for each in until)
-        assert part.stamps_outstanding == sum(each.stamps for each in until)
+        forfeited = [each for each in whole.by_day if each.day <= last]
+        assert part.points_outstanding == sum(each.points for each in until) - sum(
+            each.points_forfeited for each in forfeited
+        )
+        assert part.stamps_outstanding == sum(each.stamps for each in until) - sum(
+            each.stamps_forfeited for each in forfeited
+        )
     code = next(iter(zones))
     of_store = await answers.statistics(Wanted(store_id=answers.shop.store_id))
     assert picked(of_store) == summed(each for each in listed if each.store_code == code)
@@ -207,10 +220,32 @@ async def stores_of(shop: Shop) -> dict[str, str]:
     return {store.code: store.time_zone for store in loaded.state.stores.values()}
 
 
-def balances(answers: Told, column: str) -> int:
-    """The sum of a column of all cards, as their own table has it."""
-    ((total,),) = answers.tables.ask(f"SELECT sum({column}) FROM projections.cards")  # noqa: S608 a name of the test's
+def balances(answers: Told, column: str, closed: str) -> int:
+    """The sum of a column of the cards that are closed, or are not, as their own table has it."""
+    query = f"SELECT coalesce(sum({column}), 0) FROM projections.cards WHERE status {closed} 'closed'"  # noqa: S608 names of the test's
+    ((total,),) = answers.tables.ask(query)
     return int(total)
+
+
+def refuse_balances_without_reason(told: Statistics) -> None:
+    """Holds what is outstanding after some days, the first ones, against what came and went in them."""
+    assert told.points_outstanding == (
+        told.points_earned
+        + told.points_imported
+        + told.points_adjusted
+        - told.points_redeemed
+        - told.points_expired
+        - told.points_reversed
+        - told.points_forfeited
+    )
+    assert told.stamps_outstanding == (
+        told.stamps_added
+        + told.stamps_imported
+        + told.stamps_adjusted
+        - told.stamps_redeemed
+        - told.stamps_reversed
+        - told.stamps_forfeited
+    )
 
 
 @running
@@ -331,6 +366,36 @@ async def test_merging_moves_nothing_and_closes_one_card(database_url: str) -> N
             assert [(each.closures, each.points_outstanding) for each in whole.by_day] == [(0, 200), (2, 200)]
             before = await answers.statistics(Wanted(last_day=whole.by_day[0].day))
             assert before.cards == 3
+
+
+@pytest.mark.parametrize("batch_events", [1, 20_000], ids=["one by one", "at once"])
+@running
+async def test_what_is_on_a_closed_card_is_forfeited_and_does_not_expire_once_more(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, batch_events: int
+) -> None:
+    monkeypatch.setattr(rebuild, "BATCH_EVENTS", batch_events)
+    async with shop_on(database_url, points_expiration_days=10, cooldown_minutes=0) as shop:
+        kept, closed = await shop.enrol(), await shop.enrol()
+        for each in (kept, closed):
+            await do(shop, each, EarnPoints(1_000, None))
+        await do(shop, closed, AddStamp())
+        shop.clock.forward(days=6)
+        await do(shop, kept, EarnPoints(500, None))
+        await do(shop, closed, Close(reason=None), pin=None)
+        shop.clock.forward(days=6)
+        for each in (kept, closed):
+            await do(shop, each, ExpirePoints(), store=shop.store_id, pin=None)
+        async with told(shop, database_url) as answers:
+            whole = await answers.statistics()
+            assert (whole.points_outstanding, whole.stamps_outstanding, whole.cards) == (150, 0, 1)
+            assert (whole.points_expired, whole.points_forfeited, whole.stamps_forfeited) == (100, 0, 1)
+            assert [(each.points_forfeited, each.points_outstanding) for each in whole.by_day] == [
+                (0, 200),
+                (100, 150),
+                (-100, 150),
+            ]
+            everybody = await platform.of_all(answers.reader, None, None, shop.clock.now())
+            assert everybody.by_day == whole.by_day
 
 
 @running
