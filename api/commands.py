@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import datetime
+from operator import gt
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +22,7 @@ from projections.read_model import ReadModel
 
 BARE_KEY = r"([\x21\x23-\x7e](?:[\x20\x21\x23-\x7e]{0,253}[\x21\x23-\x7e])?)"
 KEY = re.compile(f'"{BARE_KEY}"|{BARE_KEY}')
+CURSOR = re.compile(r"p([0-9]{1,39}(?:\.[0-9]{1,39})*)")
 
 IdempotencyKey = Annotated[
     str | None,
@@ -133,30 +135,18 @@ def answered(body: Any, position: int) -> Response[bytes]:
     )
 
 
-def cursor_from(text: str | None, otherwise: int) -> int:
-    """The position in a cursor."""
-    place = place_from(text, 18)
-    return place[0] if place is not None else otherwise
-
-
-def cursor_of(position: int | None) -> str | None:
-    """A cursor for a position."""
-    return cursor_at((position,)) if position is not None else None
-
-
-def place_from(text: str | None, *digits_max: int) -> tuple[int, ...] | None:
-    """The numbers in a cursor, each of so many digits at the most."""
+def place_from(text: str | None, *largest: int) -> tuple[int, ...] | None:
+    """The numbers in a cursor, each up to its largest; raises `invalid_cursor` for what cannot have been given."""
     if text is None:
         return None
-    numbers = text.removeprefix("p").split(".")
-    fits = len(numbers) == len(digits_max) and all(
-        re.fullmatch(f"[0-9]{{1,{most}}}", number) for number, most in zip(numbers, digits_max, strict=True)
-    )
-    if not fits or not text.startswith("p"):
+    match = CURSOR.fullmatch(text)
+    place = tuple(map(int, match[1].split("."))) if match is not None else ()
+    if len(place) != len(largest) or any(map(gt, place, largest)):
         raise Rejected("invalid_cursor")
-    return tuple(map(int, numbers))
+    return place
 
 
-def cursor_at(place: tuple[int, ...] | None) -> str | None:
-    """A cursor for a place that is made of numbers."""
-    return "p" + ".".join(map(str, place)) if place is not None else None
+def cursor_at(place: tuple[int, ...] | int | None) -> str | None:
+    """A cursor for a place that is made of numbers, or of one."""
+    numbers = (place,) if isinstance(place, int) else place
+    return "p" + ".".join(map(str, numbers)) if numbers is not None else None

@@ -15,7 +15,9 @@ from litestar.routes import HTTPRoute
 from api.problems import KINDS, MEDIA_TYPE
 from schemas.access import Problem
 
-JSON_LINES = "application/x-ndjson"
+FILES = {"jsonl": "application/x-ndjson", "csv": "text/csv"}
+"""What a list is as a file, by what is asked for as its `format`."""
+
 REFERENCE = "#/components/schemas/{name}"
 SAID_BY_PROBLEMS = {
     400: "The request is not as documented",
@@ -103,16 +105,12 @@ def completed(described: dict[str, Any], handler: HTTPRouteHandler) -> dict[str,
             headers |= {"Idempotency-Replayed": REPLAYED} if keyed else {}
             headers |= {"Location": LOCATION} if status == "201" else {}
             responses[status] = {**responses[status], "headers": headers}
-    if handler.opt.get("exports"):
-        text = {"schema": {"type": "string"}}
-        content = {**responses["200"]["content"], JSON_LINES: text, "text/csv": text}
-        responses["200"] = {**responses["200"], "content": content}
-    if handler.opt.get("csv"):
-        content = {**responses["200"]["content"], "text/csv": {"schema": {"type": "string"}}}
-        responses["200"] = {**responses["200"], "content": content}
-    if handler.opt.get("json_lines"):
-        content = {**responses["200"]["content"], JSON_LINES: {"schema": {"type": "string"}}}
-        responses["200"] = {**responses["200"], "content": content}
+    formats = [
+        form for parameter in parameters if parameter["name"] == "format" for form in parameter["schema"]["enum"]
+    ]
+    if formats:
+        files = {media_type: {"schema": {"type": "string"}} for form, media_type in FILES.items() if form in formats}
+        responses["200"] = {**responses["200"], "content": {**responses["200"]["content"], **files}}
     for code in refusals_of(handler, bool(roles), keyed):
         responses.setdefault(str(code), {"$ref": f"#/components/responses/{code}"})
     who = f"For: {', '.join(roles)}." if roles else "For anyone."

@@ -61,7 +61,11 @@ KINDS: dict[str, Kind] = {
     "invalid_search": Kind(
         400, "Too little to look for", "Give at least `characters_min` characters; at a till, `digits_min` digits."
     ),
-    "invalid_sort": Kind(400, "Sorted by what was found", "A search cannot be sorted otherwise: leave `sort` out."),
+    "invalid_sort": Kind(
+        400,
+        "Cannot be sorted so",
+        "A search is sorted by what was found, a file by when cards were enrolled: leave `sort` out.",
+    ),
     "invalid_credentials": Kind(401, "Not signed in", "The bearer key or token is missing, wrong, expired or revoked."),
     "wrong_password": Kind(401, "Wrong e-mail or password", "No account has this e-mail address and password."),
     "not_allowed": Kind(403, "Not allowed", "This credential may not do that."),

@@ -8,15 +8,17 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from api.auth import ADMINS
-from api.commands import answered, cursor_from, cursor_of, positioned
+from api.commands import answered, cursor_at, place_from, positioned
 from api.days import FirstDay, LastDay, days_between
 from api.documented import answers
+from api.exports import CsvFormat
 from api.parts import Parts
 from api.resources import statistics
 from api.resources.cards import Cursor, Limit, Position
 from ledger.actor import Caller
 from ledger.errors import Rejected
 from ledger.merchant import Merchant as Tenant
+from ledger.store import END_OF_LOG
 from ledger.store.names import MERCHANT, PROGRAM
 from projections import platform, programs, tenants
 from projections.lag import lag
@@ -60,8 +62,9 @@ async def list_programs(
     """The programs page by page, with whose they are and what they came to."""
     position = await positioned(parts, loyalty_position, programs.MODEL, *statistics.MODELS)
     log, now = parts.ledger.log, parts.clock.now()
-    items, following = await programs.page(parts.reader, log, cursor_from(cursor, 0), limit, now)
-    return answered(ProgramPage(items, cursor_of(following)), position)
+    (after,) = place_from(cursor, END_OF_LOG) or (0,)
+    items, following = await programs.page(parts.reader, log, after, limit, now)
+    return answered(ProgramPage(items, cursor_at(following)), position)
 
 
 @get("/programs/{program_id:uuid}", opt=ROLES, responses=answers(MerchantProgram), summary="A merchant's program")
@@ -81,7 +84,7 @@ async def get_merchant_program(
 
 @get(
     "/programs/{program_id:uuid}/stats",
-    opt=ROLES | {"csv": True},
+    opt=ROLES,
     responses=answers(Statistics),
     summary="A program's statistics",
 )
@@ -91,7 +94,7 @@ async def get_program_statistics(
     caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
     first_day: FirstDay = None,
     last_day: LastDay = None,
-    file_format: statistics.FileFormat = "json",
+    file_format: CsvFormat = "json",
     loyalty_position: Position = None,
 ) -> Response[Any]:
     """The figures as the merchant's own managers see them."""
@@ -105,7 +108,7 @@ async def get_program_statistics(
 
 @get(
     "/stats",
-    opt=ROLES | {"csv": True},
+    opt=ROLES,
     responses=answers(PlatformStatistics),
     summary="Statistics of the whole platform",
 )
@@ -114,7 +117,7 @@ async def get_platform_statistics(
     caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
     first_day: FirstDay = None,
     last_day: LastDay = None,
-    file_format: statistics.FileFormat = "json",
+    file_format: CsvFormat = "json",
     loyalty_position: Position = None,
 ) -> Response[Any]:
     """The figures of all merchants together; each day is that of the store where something happened."""
@@ -137,8 +140,9 @@ async def list_merchants(
 ) -> Response[bytes]:
     """Everyone who has cards on this platform, page by page."""
     position = await positioned(parts, loyalty_position, programs.MODEL)
-    items, following = await programs.merchants(parts.reader, parts.ledger.log, cursor_from(cursor, 0), limit)
-    return answered(MerchantPage(items, cursor_of(following)), position)
+    (after,) = place_from(cursor, END_OF_LOG) or (0,)
+    items, following = await programs.merchants(parts.reader, parts.ledger.log, after, limit)
+    return answered(MerchantPage(items, cursor_at(following)), position)
 
 
 @get("/merchants/{merchant_id:uuid}", opt=ROLES, responses=answers(Merchant), summary="A merchant")
@@ -189,8 +193,9 @@ async def list_stores(
 ) -> Response[bytes]:
     """The merchant's shops, page by page."""
     position = await positioned(parts, loyalty_position)
-    items, following = tenants.stores(await tenant(parts, merchant_id), cursor_from(cursor, 0), limit)
-    return answered(StorePage(items, cursor_of(following)), position)
+    (after,) = place_from(cursor, END_OF_LOG) or (0,)
+    items, following = tenants.stores(await tenant(parts, merchant_id), after, limit)
+    return answered(StorePage(items, cursor_at(following)), position)
 
 
 @get(
@@ -212,9 +217,10 @@ async def list_terminals(
     merchant = await programs.merchant_of_store(parts.reader, store_id)
     if merchant is None:
         raise Rejected("store_not_found")
-    found = tenants.terminals(parts.ledger.log, merchant, store_id, cursor_from(cursor, 0), limit)
+    (after,) = place_from(cursor, END_OF_LOG) or (0,)
+    found = tenants.terminals(parts.ledger.log, merchant, store_id, after, limit)
     items, following = await found
-    return answered(TerminalPage(items, cursor_of(following)), position)
+    return answered(TerminalPage(items, cursor_at(following)), position)
 
 
 async def tenant(parts: Parts, merchant_id: UUID) -> Tenant:

@@ -1,7 +1,6 @@
 """What auditors read: a card's events, its balance at any time and why, and the log itself."""
 
 import re
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -10,16 +9,17 @@ import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
-from litestar.response import Stream
 
 from api.auth import AUDITORS, AUDITORS_AND_MANAGERS
-from api.commands import answered, cursor_from, cursor_of, positioned
-from api.documented import JSON_LINES, answers
+from api.commands import answered, cursor_at, place_from, positioned
+from api.documented import answers
+from api.exports import LinesFormat, file_of
 from api.parts import Parts
 from api.resources.cards import Cursor, Limit, Position
 from ledger.actor import PLATFORM, Caller
 from ledger.card import Card
 from ledger.errors import Rejected
+from ledger.store import END_OF_LOG
 from ledger.store.names import CARD, CURRENT, MERCHANT
 from projections.audit import balance, events, explain, lines
 from projections.audit.horizon import Horizon, Moment, horizon
@@ -36,12 +36,8 @@ Since = Annotated[str | None, QueryParameter(name="from", description="Only what
 Until = Annotated[str | None, QueryParameter(name="to", description="Only what occurred at this time or earlier.")]
 Merged = Annotated[bool, QueryParameter(description="Also the events of all cards that were merged into this one.")]
 Order = Annotated[Literal["oldest", "newest"], QueryParameter(description="Which comes first.")]
-After = Annotated[int, QueryParameter(ge=0, le=2**62, description="Only events past this position.")]
+After = Annotated[int, QueryParameter(ge=0, le=END_OF_LOG, description="Only events past this position.")]
 MerchantId = Annotated[UUID | None, QueryParameter(description="Only events of this merchant.")]
-Format = Annotated[
-    Literal["json", "jsonl"],
-    QueryParameter(description="`jsonl` answers everything there is, one event a line, whatever the limit."),
-]
 
 
 @get("/cards/{card_id:uuid}/events", opt=ROLES, responses=answers(CardEventPage), summary="A card's events in full")
@@ -71,11 +67,11 @@ async def list_card_events(
     if wanted.since is not None and wanted.until is not None and wanted.since > wanted.until:
         raise Rejected("invalid_time_range")
     card = await found(parts, caller, card_id)
-    after = cursor_from(cursor, 0) if cursor is not None else None
+    (after,) = place_from(cursor, END_OF_LOG) or (None,)
     cards = [card.id, *(card.absorbed if merged else ())]
     page = events.page(parts.ledger.log, cards, wanted, after, limit, newest_first=order == "newest")
     items, following = await page
-    return answered(CardEventPage(items, cursor_of(following)), head)
+    return answered(CardEventPage(items, cursor_at(following)), head)
 
 
 @get("/cards/{card_id:uuid}/balance", opt=ROLES, responses=answers(Balance), summary="A card's balance at any time")
@@ -112,7 +108,7 @@ async def explain_card_balance(
 
 @get(
     "/events",
-    opt={"roles": AUDITORS, "json_lines": True},
+    opt={"roles": AUDITORS},
     responses=answers(EventPage),
     summary="The log, oldest first",
 )
@@ -121,7 +117,7 @@ async def list_events(
     caller: NamedDependency[Caller],
     merchant_id: MerchantId = None,
     after: After = 0,
-    format: Format = "json",
+    file_format: LinesFormat = "json",
     cursor: Cursor = None,
     limit: Limit = 50,
     loyalty_position: Position = None,
@@ -129,30 +125,12 @@ async def list_events(
     """Events of the merchant, or of all for an auditor of all, as they are stored: page by page, or as JSON Lines."""
     head = await positioned(parts, loyalty_position)
     merchant = await audited(parts, caller, merchant_id)
-    after = max(after, cursor_from(cursor, 0))
-    if format == "jsonl":
-        return await streamed(parts, merchant, after, head)
+    after = max(after, *(place_from(cursor, END_OF_LOG) or (0,)))
+    if file_format == "jsonl":
+        texts = (text async for _, _, text in lines.texts(parts.ledger.log, merchant, after, head))
+        return await file_of(texts, "events", file_format, head)
     items, following = await lines.page(parts.ledger.log, merchant, after, head, limit)
-    return answered({"items": items, "next_cursor": cursor_of(following)}, head)
-
-
-async def streamed(parts: Parts, merchant: UUID | None, after: int, head: int) -> Response[Any]:
-    """The log up to its end of now as JSON Lines; the first of them are read before the answer begins."""
-    texts = lines.texts(parts.ledger.log, merchant, after, head)
-    first = await anext(texts, None)
-
-    async def body() -> AsyncIterator[bytes]:
-        if first is not None:
-            yield first[2]
-        async for _, _, text in texts:
-            yield text
-
-    headers = {
-        "Loyalty-Position": str(head),
-        "Cache-Control": "no-store",
-        "Content-Disposition": 'attachment; filename="events.jsonl"',
-    }
-    return Stream(body(), media_type=JSON_LINES, headers=headers)
+    return answered({"items": items, "next_cursor": cursor_at(following)}, head)
 
 
 # ---- what was asked -------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Cards: enrol, find, list, and what happened to them."""
 
 import re
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,16 +11,17 @@ from litestar.di import NamedDependency
 from litestar.params import Body, FromPath, HeaderParameter, QueryParameter
 
 from api.auth import MANAGERS, STORE_SIDE, named_store
-from api.commands import answered, cursor_at, place_from, positioned, send
+from api.commands import answered, positioned, send
 from api.days import FirstDay, LastDay, days_between
 from api.documented import answers
-from api.exports import Format, exported
+from api.exports import Asked, Format, Place, listed
 from api.parts import Parts
 from api.resources.till import card_after, which_card
 from ledger import card as rules_of_cards
 from ledger.actor import Caller, Role
 from ledger.commands import EnrolCard
 from ledger.errors import Rejected
+from ledger.store import END_OF_LOG
 from ledger.streams import program_stream
 from projections import card_search, cards, transactions
 from schemas.cards import (
@@ -124,7 +125,7 @@ async def get_card(
     return answered(await found(parts, caller, card_id), position)
 
 
-@get("/cards", opt=ROLES | {"exports": True}, responses=answers(CardPage), summary="Cards, newest first")
+@get("/cards", opt=ROLES, responses=answers(CardPage), summary="Cards, newest first")
 async def list_cards(
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],
@@ -137,33 +138,30 @@ async def list_cards(
     limit: Limit = 50,
     loyalty_position: Position = None,
 ) -> Response[Any]:
-    """The merchant's cards, page by page, or as a file."""
-    if q is not None and sort != "enrolled":
+    """The merchant's cards, page by page, or as a file in the order that they were enrolled in."""
+    # In the order of use, a card that is used while a file is made would jump ahead of what is still to come.
+    if sort != "enrolled" and (q is not None or file_format != "json"):
         raise Rejected("invalid_sort")
     text = searched(q, caller.role)
     position = await positioned(parts, loyalty_position, cards.MODEL, *([card_search.MODEL] if text else []))
     store_id = await store_of(parts, caller, store)
     wanted = cards.Wanted(status, store_id, text, lately_used=sort == "activity")
-    place = place_from(cursor, *place_digits(wanted))
 
-    async def page(after: tuple[int, ...] | None, most: int) -> tuple[list[ListedCard], tuple[int, ...] | None]:
+    async def page(after: Place | None, most: int) -> tuple[list[ListedCard], Place | None]:
         log, now = parts.ledger.log, parts.clock.now()
         found, following = await cards.page(parts.reader, log, caller.merchant_id, wanted, after, most, now)
         if caller.role is Role.TERMINAL:
             found = [msgspec.structs.replace(each, person=None) for each in found]
         return found, following
 
-    if file_format != "json":
-        return await exported(file_format, "cards", ListedCard, page, place, position)
-    items, following = await page(place, limit)
-    return answered(CardPage(items, cursor_at(following)), position)
+    return await listed(page, CardPage, "cards", Asked(file_format, cursor, limit, position), *last_place(wanted))
 
 
-def place_digits(wanted: cards.Wanted) -> tuple[int, ...]:
-    """How long the numbers in a cursor are: an id, an instant in microseconds and a position, or a position."""
+def last_place(wanted: cards.Wanted) -> Place:
+    """Where a list may go on at the most: an id, an instant in microseconds and a position, or a position."""
     if wanted.text is not None:
-        return (39,)
-    return (17, 18) if wanted.lately_used else (18,)
+        return (2**128 - 1,)
+    return (cards.LAST_MICROSECOND, END_OF_LOG) if wanted.lately_used else (END_OF_LOG,)
 
 
 def searched(text: str | None, role: Role) -> str | None:
@@ -189,7 +187,7 @@ async def store_of(parts: Parts, caller: Caller, code: str | None) -> UUID | Non
 
 @get(
     "/cards/{card_id:uuid}/transactions",
-    opt=ROLES | {"exports": True},
+    opt=ROLES,
     responses=answers(TransactionPage),
     summary="A card's transactions, newest first",
 )
@@ -208,24 +206,20 @@ async def list_transactions(
     card = await cards.current(parts.ledger.log, caller.merchant_id, card_id)
     if card is None:
         raise Rejected("card_not_found")
-    return await history(parts, card, kind, file_format, cursor, limit, position)
+    return await history(parts, card, kind, Asked(file_format, cursor, limit, position))
 
 
 async def history(
     parts: Parts,
     card: rules_of_cards.Card,
     kind: TransactionKind | None,
-    file_format: str,
-    cursor: str | None,
-    limit: int,
-    position: int,
+    asked: Asked,
     *,
     for_customer: bool = False,
 ) -> Response[Any]:
     """The transactions of a card, whoever reads them; its customer reads of no staff member and no till."""
-    place = place_from(cursor, 18)
 
-    async def page(after: tuple[int, ...] | None, most: int) -> tuple[list[Transaction], tuple[int, ...] | None]:
+    async def page(after: Place | None, most: int) -> tuple[list[Transaction], Place | None]:
         whose = [card.id, *card.absorbed]
         before = after[0] if after else None
         log, merchant = parts.ledger.log, card.merchant_id
@@ -235,15 +229,12 @@ async def history(
             items = [msgspec.structs.replace(each, **nobody) for each in items]
         return items, (following,) if following is not None else None
 
-    if file_format != "json":
-        return await exported(file_format, "transactions", Transaction, page, place, position)
-    items, following = await page(place, limit)
-    return answered(TransactionPage(items, cursor_at(following)), position)
+    return await listed(page, TransactionPage, "transactions", asked, END_OF_LOG)
 
 
 @get(
     "/transactions",
-    opt={"roles": MANAGERS, "exports": True},
+    opt={"roles": MANAGERS},
     responses=answers(CardTransactionPage),
     summary="Transactions of all cards, latest day first",
 )
@@ -266,20 +257,15 @@ async def list_all_transactions(
     store_id = await store_of(parts, caller, store)
     days = days_between(first_day, last_day)
     wanted = transactions.Wanted(*days, kind, store_id, staff_id, order_reference)
-    place = place_from(cursor, 7, 18)
-    if place is not None and not 1 <= place[0] <= date.max.toordinal():
-        raise Rejected("invalid_cursor")
 
-    async def page(after: tuple[int, ...] | None, most: int) -> tuple[list[CardTransaction], tuple[int, ...] | None]:
-        before = (date.fromordinal(after[0]), after[1]) if after else None
+    async def page(after: Place | None, most: int) -> tuple[list[CardTransaction], Place | None]:
+        before = (date.min + timedelta(after[0]), after[1]) if after else None
         log, merchant = parts.ledger.log, caller.merchant_id
         items, following = await transactions.of_merchant(parts.reader, log, merchant, wanted, before, most)
-        return items, (following[0].toordinal(), following[1]) if following is not None else None
+        return items, ((following[0] - date.min).days, following[1]) if following is not None else None
 
-    if file_format != "json":
-        return await exported(file_format, "transactions", CardTransaction, page, place, position)
-    items, following = await page(place, limit)
-    return answered(CardTransactionPage(items, cursor_at(following)), position)
+    asked = Asked(file_format, cursor, limit, position)
+    return await listed(page, CardTransactionPage, "transactions", asked, (date.max - date.min).days, END_OF_LOG)
 
 
 async def found(parts: Parts, caller: Caller, stream: UUID) -> Card:

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body, FromPath
 
 from api.auth import MANAGERS, STORE_SIDE
-from api.commands import answered, cursor_from, cursor_of, positioned, send
+from api.commands import answered, cursor_at, place_from, positioned, send
 from api.documented import answers
 from api.parts import Parts
 from api.resources.cards import Cursor, Limit, Position
@@ -18,6 +18,7 @@ from ledger.commands import ChangePin, CreatePin, OnPin, StaffEntry, VerifyPin
 from ledger.entry import Result
 from ledger.errors import Rejected
 from ledger.staff_pin import DeactivateStaffPin, StaffRole, UnlockStaffPin
+from ledger.store import END_OF_LOG
 from projections import pins, staff
 from schemas.pins import PinChange, PinRequest, PinUses, StaffPin, StaffPinPage, VerifyRequest
 
@@ -37,8 +38,9 @@ async def list_pins(
 ) -> Response[bytes]:
     """The merchant's PINs, page by page, deactivated ones too."""
     position = await positioned(parts, loyalty_position)
-    items, following = await pins.page(parts.ledger.log, caller.merchant_id, cursor_from(cursor, 0), limit)
-    return answered(StaffPinPage(items, cursor_of(following)), position)
+    (after,) = place_from(cursor, END_OF_LOG) or (0,)
+    items, following = await pins.page(parts.ledger.log, caller.merchant_id, after, limit)
+    return answered(StaffPinPage(items, cursor_at(following)), position)
 
 
 @get("/pins/use", opt={"roles": MANAGERS}, responses=answers(PinUses), summary="How staff PINs were used")

@@ -1,18 +1,18 @@
 """Statistics of a merchant's program, for its managers."""
 
+from collections.abc import AsyncIterator
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any
 from uuid import UUID
 
 from litestar import Response, get
 from litestar.di import NamedDependency
-from litestar.params import QueryParameter
 
 from api.auth import MANAGERS
 from api.commands import answered, positioned
 from api.days import FirstDay, LastDay, days_between
 from api.documented import answers
-from api.exports import exported
+from api.exports import CsvFormat, csv_lines, file_of
 from api.parts import Parts
 from api.resources.cards import Position, StaffFilter, StoreFilter, store_of
 from ledger.actor import Caller
@@ -21,14 +21,10 @@ from schemas.statistics import DayStatistics, Statistics, Totals
 
 MODELS = (statistics.MODEL, transactions.MODEL, cards.MODEL)
 
-FileFormat = Annotated[
-    Literal["json", "csv"], QueryParameter(name="format", description="`csv` answers `by_day` as a file.")
-]
-
 
 @get(
     "/stats",
-    opt={"roles": MANAGERS, "csv": True},
+    opt={"roles": MANAGERS},
     responses=answers(Statistics),
     summary="Statistics of some days, by day, store and staff member",
 )
@@ -39,7 +35,7 @@ async def get_statistics(
     last_day: LastDay = None,
     store: StoreFilter = None,
     staff_id: StaffFilter = None,
-    file_format: FileFormat = "json",
+    file_format: CsvFormat = "json",
     loyalty_position: Position = None,
 ) -> Response[Any]:
     """Figures of the days between, both included, as the stores' own calendars have them; of all days without."""
@@ -67,13 +63,13 @@ async def told(
 
 async def as_asked(found: Totals, file_format: str, position: int) -> Response[Any]:
     """All figures, or those by day as a file."""
+
+    async def by_day() -> AsyncIterator[bytes]:
+        yield csv_lines(DayStatistics, found.by_day, headed=True)
+
     if file_format == "json":
         return answered(found, position)
-
-    async def page(_after: None, _most: int) -> tuple[list[DayStatistics], None]:
-        return found.by_day, None
-
-    return await exported(file_format, "statistics", DayStatistics, page, None, position)
+    return await file_of(by_day(), "statistics", file_format, position)
 
 
 HANDLERS = [get_statistics]

@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery
 from api.auth import Connection, bearer
 from api.commands import answered, positioned
 from api.documented import answers
-from api.exports import Format
+from api.exports import Asked, Format
 from api.parts import Parts
 from api.resources.cards import Cursor, KindFilter, Limit, Position, history
 from api.tokens import Identity
@@ -73,7 +73,7 @@ async def get_own_card(
 
 @get(
     "/api/v1/storefront/loyalty/transactions",
-    **{**OWN, "opt": {**OWN["opt"], "exports": True}},
+    **OWN,
     responses=answers(TransactionPage),
     summary="What happened to the customer's own card, newest first",
 )
@@ -91,7 +91,7 @@ async def list_own_transactions(
     customer = customer_of(request, parts, link)
     position = await positioned(parts, loyalty_position, transactions.MODEL)
     card = await own_card(parts, customer)
-    return await history(parts, card, kind, file_format, cursor, limit, position, for_customer=True)
+    return await history(parts, card, kind, Asked(file_format, cursor, limit, position), for_customer=True)
 
 
 def customer_of(request: Connection, parts: Parts, link: str | None) -> Identity:

@@ -8,14 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from ledger.actor import PLATFORM, Role
-from loyalty.embedded import Servers
 from projections.audit import lines
-from tests.served import Client, Served, ServedShop, answer_of, fresh_database, refusal, serving
+from tests.served import Client, Served, ServedShop, answer_of, refusal
 from tests.shop import PIN
 
 AUDIT = "/api/v1/audit/loyalty"
@@ -233,31 +230,3 @@ def test_a_long_log_is_streamed_and_whoever_leaves_early_does_no_harm(served: Se
     whole = everywhere.get(f"{AUDIT}/events", params={"format": "jsonl"})
     positions = [line["position"] for line in lines_of(whole.text)]
     assert positions == list(range(1, int(whole.headers["loyalty-position"]) + 1))
-
-
-MANY = """
-    WITH one AS (SELECT * FROM events ORDER BY notification_id LIMIT 1)
-    INSERT INTO events (notification_id, originator_id, originator_version, topic, state, merchant_id)
-    SELECT (SELECT max(notification_id) FROM events) + n, md5(n::text)::uuid, 1, 'unknown.1', one.state, one.merchant_id
-    FROM one, generate_series(1, 50000) AS n
-"""
-END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-
-
-def test_a_stream_that_loses_the_database_breaks_off_so_that_nobody_takes_it_for_whole(servers: Servers) -> None:
-    with fresh_database(servers) as database_url, serving(database_url) as served:
-        served.shop()
-        everywhere = served.account(Role.AUDITOR, PLATFORM)
-        name = conninfo_to_dict(database_url)["dbname"]
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(MANY)
-        headers = {"Authorization": f"Bearer {everywhere.credential}"}
-        with served.http.stream("GET", f"{AUDIT}/events", params={"format": "jsonl"}, headers=headers) as response:
-            pieces = response.iter_bytes()
-            next(pieces)
-            with psycopg.connect(servers.database_url, autocommit=True) as connection:
-                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
-                connection.execute(END_CONNECTIONS, (name,))
-            with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
-                for _ in pieces:
-                    pass

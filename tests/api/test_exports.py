@@ -3,13 +3,23 @@
 import csv
 import io
 import json
+import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from api import exports
 from api.exports import PAGE_ITEMS
-from tests.served import ServedShop, answer_of, refusal
+from ledger.actor import Role
+from loyalty.embedded import Servers
+from projections import cards
+from projections.reading import Reader
+from schemas.cards import CardPage, ListedCard
+from tests.served import STORE, ServedShop, answer_of, fresh_database, refusal, serving
 
 
 def rows_of(response: httpx.Response) -> list[dict[str, str]]:
@@ -64,11 +74,45 @@ def test_quotes_and_commas_stay_in_their_cell(shop: ServedShop) -> None:
 
 
 def test_a_file_has_everything_however_many_pages_that_takes(shop: ServedShop) -> None:
-    cards = [shop.enrol()["id"] for _ in range(PAGE_ITEMS + 3)]
+    held = [shop.enrol()["id"] for _ in range(PAGE_ITEMS + 3)]
     listed = [card["id"] for card in lines_of(shop.manager.get("cards", params={"format": "jsonl", "limit": 1}))]
-    assert listed == cards[::-1]
+    assert listed == held[::-1]
     rows = rows_of(shop.manager.get("cards", params={"format": "csv"}))
     assert [row["id"] for row in rows] == listed
+
+
+@pytest.mark.parametrize("file_format", ["csv", "jsonl"])
+def test_a_card_that_is_used_while_a_file_is_made_is_in_it_once(
+    shop: ServedShop, monkeypatch: pytest.MonkeyPatch, file_format: str
+) -> None:
+    monkeypatch.setattr(exports, "PAGE_ITEMS", 2)
+    held = [shop.enrol()["id"] for _ in range(5)]
+    answer_of(shop.manager.get("cards"))
+    parts = shop.served.parts
+    reader = Reader(parts.settings.database_url or "")
+
+    async def page(after: exports.Place | None, most: int) -> tuple[list[ListedCard], exports.Place | None]:
+        ledger, merchant = parts.ledger, shop.merchant_id
+        return await cards.page(reader, ledger.log, merchant, cards.Wanted(), after, most, parts.clock.now())
+
+    shop.served.run(reader.open())
+    try:
+        pieces = exports.texts(page, None, CardPage, file_format)
+        text = shop.served.run(first_of(pieces))
+        for card_id in (held[0], held[4]):
+            shop.earn({"id": card_id}, 100)
+            answer_of(shop.manager.get("cards"))
+            text += shop.served.run(first_of(pieces))
+        assert shop.served.run(first_of(pieces)) == b""
+    finally:
+        shop.served.run(reader.close())
+    found = [held.index(card_id) for card_id in re.findall(r"[0-9a-f-]{36}", text.decode()) if card_id in held]
+    assert found == [4, 3, 2, 1, 0]
+
+
+async def first_of(pieces: AsyncIterator[bytes]) -> bytes:
+    """The next piece of a file, nothing at its end."""
+    return await anext(pieces, b"")
 
 
 def test_an_empty_list_is_an_empty_file(shop: ServedShop) -> None:
@@ -105,5 +149,55 @@ def test_transactions_of_days_kinds_stores_staff_and_orders_are_listed_alone(sho
     assert kinds(to="2020-12-31") == []
     assert day
     refusal(shop.manager.get("transactions?from=2026-01-02&to=2026-01-01"), 400, "invalid_days")
-    for wrong in ("2026-1-2", "today", "20260102", "2026-01-02T00:00:00Z", ""):
+    for wrong in ("2026-1-2", "today", "20260102", "2026-01-02T00:00:00Z", "2026-W05-6", ""):
         refusal(shop.manager.get("transactions", params={"from": wrong}), 400, "invalid_day")
+
+
+# ---- the database is lost meanwhile ---------------------------------------------------------------------------
+
+MANY_EVENTS = """
+    WITH one AS (SELECT * FROM events ORDER BY notification_id LIMIT 1)
+    INSERT INTO events (notification_id, originator_id, originator_version, topic, state, merchant_id)
+    SELECT (SELECT max(notification_id) FROM events) + n, md5(n::text)::uuid, 1, 'unknown.1', one.state, one.merchant_id
+    FROM one, generate_series(1, 50000) AS n
+"""
+MANY_MOVEMENTS = """
+    CREATE TEMP TABLE many AS SELECT one.* FROM projections.transactions one, generate_series(1, 50000);
+    CREATE TEMP SEQUENCE numbers START 1000000;
+    UPDATE many SET position = nextval('numbers');
+    INSERT INTO projections.transactions SELECT * FROM many
+"""
+END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+
+
+@pytest.mark.parametrize(
+    ("path", "role", "file_format", "many"),
+    [
+        ("/api/v1/audit/loyalty/events", Role.AUDITOR, "jsonl", MANY_EVENTS),
+        (f"{STORE}/transactions", Role.MANAGER, "jsonl", MANY_MOVEMENTS),
+        (f"{STORE}/transactions", Role.MANAGER, "csv", MANY_MOVEMENTS),
+    ],
+)
+def test_a_file_that_loses_the_database_breaks_off_so_that_nobody_takes_it_for_whole(
+    servers: Servers, path: str, role: Role, file_format: str, many: str
+) -> None:
+    with fresh_database(servers) as database_url, serving(database_url) as served:
+        shop = served.shop()
+        shop.enrol()
+        client = shop.caller(role)
+        answer_of(client.get(path))
+        name = conninfo_to_dict(database_url)["dbname"]
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(many.encode())
+        headers = {"Authorization": f"Bearer {client.credential}"}
+        with served.http.stream("GET", path, params={"format": file_format}, headers=headers) as response:
+            pieces = response.iter_bytes()
+            next(pieces)
+            with psycopg.connect(servers.database_url, autocommit=True) as connection:
+                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+                connection.execute(END_CONNECTIONS, (name,))
+            with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+                for _ in pieces:
+                    pass
+        assert served.errors().count(f"{path} broke off: ") == 1
+        assert "Traceback" not in served.errors()

@@ -2,10 +2,12 @@
 
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+from httpx import Response
 
-from ledger.actor import Caller
+from ledger.actor import Caller, Role
 from ledger.card import EarnPoints
 from ledger.commands import OnCard, StaffEntry, WhichCard
 from tests.served import Client, Served, ServedShop, answer_of, refusal
@@ -31,6 +33,7 @@ TRANSACTION = {
 }
 
 
+AUDIT, ADMIN = "/api/v1/audit/loyalty", "/api/v1/admin/loyalty"
 LISTS = ("cards", "pins", "cards/{card}/transactions")
 
 
@@ -113,6 +116,58 @@ def test_a_cursor_is_one_that_was_given(shop: ServedShop, path: str) -> None:
     path = path.format(card=shop.enrol()["id"])
     for cursor in ("", "x", "p", "p-1", "p1.5", "p" + "9" * 19, "P1", "1", "p1 ", "p1\n", "p\u0661", "\x00"):
         refusal(shop.manager.get(path, params={"cursor": cursor}), 400, "invalid_cursor")
+
+
+PAGED = {
+    "cards": 1,
+    "cards?status=active": 1,
+    "cards?sort=activity": 2,
+    "cards?q=li": 1,
+    "cards/{card}/transactions": 1,
+    "transactions": 2,
+    "pins": 1,
+    f"{AUDIT}/events": 1,
+    f"{AUDIT}/cards/{{card}}/events": 1,
+    f"{AUDIT}/cards/{{card}}/events?order=newest": 1,
+    f"{ADMIN}/programs": 1,
+    f"{ADMIN}/merchants": 1,
+    f"{ADMIN}/merchants/{{merchant}}/stores": 1,
+    f"{ADMIN}/stores/{{store}}/terminals": 1,
+}
+"""Every list, with how many numbers stand in its cursors."""
+
+
+def test_no_cursor_of_another_list_and_no_large_number_is_a_defect(shop: ServedShop) -> None:
+    held = [shop.enrol(customer_id) for customer_id in ("li-1", "li-2")]
+    shop.earn(held[0], 100)
+    which = {"card": held[0]["id"], "merchant": shop.merchant_id, "store": shop.shop.store_id}
+    assert shop.manager.post("pins", {"name": "Kim", "pin": "5678"}).status_code == 201
+    shop.served.shop()
+
+    def read(path: str, **asked: Any) -> Response:
+        client = shop.manager
+        if path.startswith((AUDIT, ADMIN)):
+            client = shop.caller(Role.AUDITOR if path.startswith(AUDIT) else Role.ADMIN)
+        path, _, query = path.format(**which).partition("?")
+        return client.get(path, params=dict(parse_qsl(query)) | asked)
+
+    given = {path: answer_of(read(path, limit=1))["next_cursor"] for path in PAGED}
+    few = {f"{ADMIN}/merchants/{{merchant}}/stores", f"{ADMIN}/stores/{{store}}/terminals"}
+    assert {path for path, cursor in given.items() if cursor is None} == few
+    for path, numbers in PAGED.items():
+        for other, cursor in given.items():
+            if cursor is not None and PAGED[other] != numbers:
+                refusal(read(path, cursor=cursor), 400, "invalid_cursor")
+            elif cursor is not None and (response := read(path, cursor=cursor)).status_code != 200:
+                assert path != other
+                refusal(response, 400, "invalid_cursor")
+        for large in ("9" * 39, "9" * 5_000, 2**128, 2**128 - 1, 2**64, 2**63):
+            for cursor in (f"p{large}", f"p{large}.1", f"p1.{large}", f"p{large}.{large}", f"p1.1.{large}"):
+                refusal(read(path, cursor=cursor), 400, "invalid_cursor")
+        for edge in (0, 2**62):
+            response = read(path, cursor="p" + ".".join(["0", str(edge)][-numbers:]))
+            if path != "cards?q=li":
+                assert response.status_code == 200, response.text
 
 
 def test_a_cursor_past_the_end_gives_an_empty_page(shop: ServedShop) -> None:

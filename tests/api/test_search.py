@@ -174,5 +174,7 @@ def test_cards_that_were_used_last_come_first_when_that_is_asked(people: ServedS
         if cursor is None:
             break
     assert listed == wanted
+    for file_format in ("csv", "jsonl"):
+        refusal(people.manager.get(f"cards?sort=activity&format={file_format}"), 400, "invalid_sort")
     refusal(people.manager.get("cards?sort=activity&cursor=p5"), 400, "invalid_cursor")
     refusal(people.manager.get("cards?cursor=p5.6"), 400, "invalid_cursor")
