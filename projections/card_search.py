@@ -1,7 +1,7 @@
 """Finding a card by its number and by what is known of its customer.
 
-This is the one table with personal data in the clear: what erases a person deletes their rows here, and a person whose
-key is gone leaves none when the table is built anew.
+This is the one table with personal data in the clear. A person whose key is gone leaves no row when the table is built
+anew; but an erasure has to delete the rows here and in `rebuilding`, too, by an event that `apply` answers.
 """
 
 import unicodedata
@@ -27,7 +27,7 @@ async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
     for _, read, _ in batch.events:
         event, at = read.event, read.at
         match event:
-            case CardEnrolled(customer=customer, card_number=number):
+            case CardEnrolled(customer=customer, card_number=number, private=holder) if holder is not None:
                 rows.append((at.merchant_id, number, customer))
             case CustomerRegistered(private=person) if person is not None:
                 rows += [(at.merchant_id, term, at.stream) for term in names_of(person.name)]
