@@ -5,6 +5,7 @@ One card is read from the log itself, so that a till sees what another has just 
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
@@ -16,12 +17,12 @@ from ledger.actor import PLATFORM
 from ledger.card import Card, CardEnrolled
 from ledger.errors import Rejected
 from ledger.program import Program
+from ledger.store import END_OF_LOG
 from ledger.store.codec import decode
 from ledger.store.keys import Keyring
 from ledger.store.log import Log
 from ledger.store.names import CARD, PROGRAM, topics_of
 from ledger.streams import program_stream
-from projections.applying import END_OF_LOG
 from projections.card_search import folded
 from projections.movements import VISITS
 from projections.read_model import Batch, Connection, Memory, ReadModel, Told
@@ -42,12 +43,9 @@ COLUMNS = {
     "status": 'text COLLATE "C" NOT NULL',
     "points_balance": "bigint NOT NULL",
     "stamp_count": "bigint NOT NULL",
-    "enrolled_at": "timestamptz NOT NULL",
     "last_activity_at": "timestamptz NOT NULL",
-    "lot_ends_at": "timestamptz",
     "first_visit_day": "date",
     "enrolled_position": "bigint NOT NULL",
-    "position": "bigint NOT NULL",
     "state": "bytea NOT NULL",
 }
 STAGE = b"""
@@ -61,9 +59,8 @@ UPSERT = b"""
     INSERT INTO cards SELECT * FROM changed_cards
     ON CONFLICT (id) DO UPDATE SET
         status = excluded.status, points_balance = excluded.points_balance, stamp_count = excluded.stamp_count,
-        last_activity_at = excluded.last_activity_at, lot_ends_at = excluded.lot_ends_at,
-        first_visit_day = least(cards.first_visit_day, excluded.first_visit_day),
-        position = excluded.position, state = excluded.state
+        last_activity_at = excluded.last_activity_at,
+        first_visit_day = least(cards.first_visit_day, excluded.first_visit_day), state = excluded.state
 """
 HAPPENS_TO_CARDS = frozenset(CARD.events)
 
@@ -88,7 +85,7 @@ async def apply(batch: Batch, connection: Connection, memory: Memory) -> None:
             memory[stream] = card
             await copy.write_row(changed)
     await connection.execute(UPSERT)
-    for stream in list(memory)[: max(0, len(memory) - REMEMBERED_MAX)]:
+    for stream in list(islice(memory, max(0, len(memory) - REMEMBERED_MAX))):
         del memory[stream]
 
 
@@ -119,10 +116,10 @@ def after(card: Card | None, happened: Sequence[Told]) -> tuple[Card, tuple[obje
             first_visit = min(first_visit or day, day)
         card = rules_of_cards.evolve(card, event, read.at)
     assert card is not None, "something happened to it"
-    return card, row(card, first_visit, enrolled_position, happened[-1].position)
+    return card, row(card, first_visit, enrolled_position)
 
 
-def row(card: Card, first_visit: date | None, enrolled_position: int, position: int) -> tuple[object, ...]:
+def row(card: Card, first_visit: date | None, enrolled_position: int) -> tuple[object, ...]:
     """A card as it stands in the table; `first_visit` is of the batch, `enrolled_position` counts for new ones only."""
     return (
         card.id,
@@ -133,12 +130,9 @@ def row(card: Card, first_visit: date | None, enrolled_position: int, position: 
         card.status.value,
         card.points_balance,
         card.stamp_count,
-        card.enrolled_at,
         card.last_activity_at,
-        min((lot.expires_at for lot in card.lots if lot.expires_at is not None), default=None),
         first_visit,
         enrolled_position,
-        position,
         msgspec.msgpack.encode(card),
     )
 
@@ -151,17 +145,12 @@ def decoded(state: bytes) -> Card:
 MODEL = ReadModel(
     name="cards",
     version=1,
-    tables={
-        "cards": f"""
-            CREATE TABLE cards ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())}) WITH (fillfactor = 80)
-        """
-    },
+    tables={"cards": f"CREATE TABLE cards ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})"},
     indexes="""
         CREATE INDEX IF NOT EXISTS cards_enrolled ON cards (merchant_id, enrolled_position);
         CREATE INDEX IF NOT EXISTS cards_status ON cards (merchant_id, status, enrolled_position);
         CREATE INDEX IF NOT EXISTS cards_activity ON cards (merchant_id, last_activity_at, enrolled_position);
         CREATE INDEX IF NOT EXISTS cards_customer ON cards (customer);
-        CREATE INDEX IF NOT EXISTS cards_lot_ends ON cards (merchant_id, lot_ends_at) WHERE lot_ends_at IS NOT NULL;
     """,
     topics=frozenset(topic for event_type in CARD.events for topic in topics_of(event_type)),
     apply=apply,
@@ -192,16 +181,16 @@ def shown(card: Card, program: Program, now: datetime) -> cards.Card:
     )
 
 
-async def find(log: Log, merchant: UUID, program: UUID, card: UUID, now: datetime) -> cards.Card | None:
+async def find(log: Log, merchant: UUID, card: UUID, now: datetime) -> cards.Card | None:
     """One card of a merchant as of now; None for another merchant's as for none."""
     state = await current(log, merchant, card)
-    return shown(state, await current_program(log, program), now) if state is not None else None
+    return shown(state, await current_program(log, merchant), now) if state is not None else None
 
 
-async def find_merged(log: Log, merchant: UUID, program: UUID, card: UUID, now: datetime) -> cards.Card | None:
+async def find_merged(log: Log, merchant: UUID, card: UUID, now: datetime) -> cards.Card | None:
     """The same, but the card that it was merged into where it was."""
     state = await current_merged(log, merchant, card)
-    return shown(state, await current_program(log, program), now) if state is not None else None
+    return shown(state, await current_program(log, merchant), now) if state is not None else None
 
 
 async def current(log: Log, merchant: UUID, card: UUID) -> Card | None:
@@ -218,9 +207,9 @@ async def current_merged(log: Log, merchant: UUID, card: UUID) -> Card | None:
     return state
 
 
-async def current_program(log: Log, program: UUID) -> Program:
-    """A program that is there."""
-    loaded = await log.load(PROGRAM, program, fresh=True)
+async def current_program(log: Log, merchant: UUID) -> Program:
+    """The program of a merchant who has cards."""
+    loaded = await log.load(PROGRAM, program_stream(merchant), fresh=True)
     assert loaded is not None, "cards are enrolled under a program"
     return loaded.state
 
@@ -311,7 +300,7 @@ async def page(
     rows = await reader.rows(query, asked | more)
     if not rows:
         return [], None
-    program = await current_program(log, program_stream(merchant))
+    program = await current_program(log, merchant)
     items = [listed(row, program, log.keyring, now) for row in rows[:limit]]
     return items, place_of(rows[limit - 1], wanted) if len(rows) > limit else None
 

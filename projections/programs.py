@@ -37,9 +37,7 @@ async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
                     "INSERT INTO programs VALUES (%s, %s, %s)", [at.stream, at.merchant_id, position]
                 )
             case StoreAdded(store):
-                await connection.execute(
-                    "INSERT INTO stores VALUES (%s, %s, %s, %s)", [store.code, store.id, at.merchant_id, position]
-                )
+                await connection.execute("INSERT INTO stores VALUES (%s, %s)", [store.id, at.merchant_id])
 
 
 MODEL = ReadModel(
@@ -49,19 +47,12 @@ MODEL = ReadModel(
         "merchants": "CREATE TABLE merchants (id uuid PRIMARY KEY, position bigint NOT NULL)",
         "programs": """
             CREATE TABLE programs (id uuid PRIMARY KEY, merchant_id uuid NOT NULL, position bigint NOT NULL)""",
-        "stores": """
-            CREATE TABLE stores (
-                code text COLLATE "C" PRIMARY KEY,
-                id uuid NOT NULL,
-                merchant_id uuid NOT NULL,
-                position bigint NOT NULL
-            )""",
+        "stores": "CREATE TABLE stores (id uuid PRIMARY KEY, merchant_id uuid NOT NULL)",
     },
     indexes="""
         CREATE INDEX IF NOT EXISTS merchants_listed ON merchants (position);
         CREATE INDEX IF NOT EXISTS programs_listed ON programs (position);
         CREATE INDEX IF NOT EXISTS programs_merchant ON programs (merchant_id);
-        CREATE INDEX IF NOT EXISTS stores_id ON stores (id);
     """,
     topics=frozenset(topic for event_type in LISTED for topic in topics_of(event_type)),
     apply=apply,

@@ -21,10 +21,10 @@ S = TypeVar("S")
 FAILED = (StaffPinFailed, TerminalPinFailed)
 UPSERT = b"""
     INSERT INTO pin_use AS known (
-        id, merchant_id, of_terminal, transactions, last_used_at, failures, lockouts, last_failed_at
+        id, merchant_id, transactions, last_used_at, failures, lockouts, last_failed_at
     )
     SELECT * FROM unnest(
-        %b::uuid[], %b::uuid[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::bigint[], %b::bigint[],
+        %b::uuid[], %b::uuid[], %b::bigint[], %b::timestamptz[], %b::bigint[], %b::bigint[],
         %b::timestamptz[]
     )
     ON CONFLICT (id) DO UPDATE SET
@@ -42,7 +42,6 @@ class PinUse:
 
     id: UUID
     merchant_id: UUID
-    of_terminal: bool
     transactions: int = 0
     last_used_at: datetime | None = None
     failures: int = 0
@@ -67,19 +66,16 @@ async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
     for movement in batch.movements:
         staff_id = movement.staff_id
         if staff_id is not None:
-            use = rows.get(staff_id.int) or rows.setdefault(staff_id.int, PinUse(staff_id, movement.merchant_id, False))
+            use = rows.get(staff_id.int) or rows.setdefault(staff_id.int, PinUse(staff_id, movement.merchant_id))
             use.used(movement.recorded_at)
             at_till = movement.terminal_id
             if at_till is not None:
-                use = rows.get(at_till.int) or rows.setdefault(at_till.int, PinUse(at_till, movement.merchant_id, True))
+                use = rows.get(at_till.int) or rows.setdefault(at_till.int, PinUse(at_till, movement.merchant_id))
                 use.used(movement.recorded_at)
     for _, read, _ in batch.events:
         event, at = read.event, read.at
         if type(event) in FAILED:
-            of_terminal = isinstance(event, TerminalPinFailed)
-            use = rows.get(at.stream.int) or rows.setdefault(
-                at.stream.int, PinUse(at.stream, at.merchant_id, of_terminal)
-            )
+            use = rows.get(at.stream.int) or rows.setdefault(at.stream.int, PinUse(at.stream, at.merchant_id))
             use.failed(at.recorded_at, locked=event.locked_until is not None)
     if rows:
         columns = zip(
@@ -87,7 +83,6 @@ async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
                 (
                     use.id,
                     use.merchant_id,
-                    use.of_terminal,
                     use.transactions,
                     use.last_used_at,
                     use.failures,
@@ -109,7 +104,6 @@ MODEL = ReadModel(
             CREATE TABLE pin_use (
                 id uuid PRIMARY KEY,
                 merchant_id uuid NOT NULL,
-                of_terminal boolean NOT NULL,
                 transactions bigint NOT NULL,
                 last_used_at timestamptz,
                 failures bigint NOT NULL,
@@ -117,7 +111,7 @@ MODEL = ReadModel(
                 last_failed_at timestamptz
             )"""
     },
-    indexes="CREATE INDEX IF NOT EXISTS pin_use_merchant ON pin_use (merchant_id, of_terminal, id);",
+    indexes="CREATE INDEX IF NOT EXISTS pin_use_merchant ON pin_use (merchant_id);",
     topics=frozenset([*TOPICS, *(topic for event_type in FAILED for topic in topics_of(event_type))]),
     apply=apply,
 )

@@ -22,7 +22,6 @@ from ledger.actor import Caller, Role
 from ledger.commands import EnrolCard
 from ledger.errors import Rejected
 from ledger.store import END_OF_LOG
-from ledger.streams import program_stream
 from projections import card_search, cards, transactions
 from schemas.cards import (
     Card,
@@ -106,8 +105,7 @@ async def look_up_card(
     """The card with that QR token, number or id."""
     position = await positioned(parts, loyalty_position)
     stream = await parts.ledger.find_card(caller, which_card(data))
-    program = program_stream(caller.merchant_id)
-    card = await cards.find_merged(parts.ledger.log, caller.merchant_id, program, stream, parts.clock.now())
+    card = await cards.find_merged(parts.ledger.log, caller.merchant_id, stream, parts.clock.now())
     if card is None:
         raise Rejected("card_not_found")
     return answered(card, position)
@@ -270,8 +268,7 @@ async def list_all_transactions(
 
 async def found(parts: Parts, caller: Caller, stream: UUID) -> Card:
     """The card, or `card_not_found` for none and for another merchant's."""
-    program = program_stream(caller.merchant_id)
-    card = await cards.find(parts.ledger.log, caller.merchant_id, program, stream, parts.clock.now())
+    card = await cards.find(parts.ledger.log, caller.merchant_id, stream, parts.clock.now())
     if card is None:
         raise Rejected("card_not_found")
     return card

@@ -67,7 +67,7 @@ async def get_own_card(
     customer = customer_of(request, parts, link)
     position = await positioned(parts, loyalty_position)
     card = await own_card(parts, customer)
-    program = await cards.current_program(parts.ledger.log, program_stream(card.merchant_id))
+    program = await cards.current_program(parts.ledger.log, card.merchant_id)
     return answered(cards.shown(card, program, parts.clock.now()), position)
 
 

@@ -32,7 +32,7 @@ def test_the_history_has_everything_that_happens_to_cards() -> None:
 def test_rows_that_changed_without_a_new_version_are_noticed_and_a_new_version_is_asked_for(database_url: str) -> None:
     async def apply(batch: Batch, connection: Connection, memory: Memory) -> None:
         await programs.MODEL.apply(batch, connection, memory)
-        await connection.execute("UPDATE stores SET position = position + 1")
+        await connection.execute("UPDATE merchants SET position = position + 1")
 
     changed = replace(programs.MODEL, apply=apply)
     (said,) = golden.differing(golden.made(database_url, [changed]))

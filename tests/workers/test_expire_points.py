@@ -92,7 +92,7 @@ async def test_points_that_ended_are_on_no_card_even_before_a_run_takes_them(dat
         for days, spendable in ((29, 300), (30, 200), (34, 100), (38, 0)):
             now = NOON + days * DAY
             merchant = shop.merchant.merchant_id
-            seen = await find(ledger.log, merchant, program_stream(merchant), mine.id, now)
+            seen = await find(ledger.log, merchant, mine.id, now)
             assert seen is not None
             assert seen.points_balance == spendable
             assert seen.next_expiry is None or seen.next_expiry.at > now
