@@ -80,7 +80,7 @@ def refuse_unmigrated(settings: Settings) -> None:
 
 
 async def nothing(_: Parts) -> None:
-    """Opens the ledger, which checks its secrets, and closes it."""
+    """Opens the ledger, which checks its secrets and that the database answers, and closes it."""
 
 
 @click.group()
@@ -217,6 +217,7 @@ def project(beside: bool) -> None:
         exit_with_parent()
     interrupt_on_stop_signals()
     settings = running(installation())
+    # The feed needs none of the parts; they are opened to refuse wrong secrets before anything is told with them.
     with_parts(settings, nothing)
     collect_less(OBJECTS_OF_BATCHES)
     with suppress(KeyboardInterrupt):
@@ -236,6 +237,7 @@ def rebuild_read_models(name: str | None, check: bool) -> None:
     settings = running(installation())
     collect_less(OBJECTS_OF_BATCHES)
 
+    # As in `project`, the parts are opened only to refuse wrong secrets.
     async def run(_: Parts) -> bool:
         found = await rebuild_with_bar(database_of(settings), keyring_from(settings), name, checks_only=check)
         for model, comparison in found.items():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from ledger.store import END_OF_LOG
 from ledger.store.deadline import session_options
 from projections.batches import Batches
 from projections.read_model import Batch, Connection, Memory, ReadModel
@@ -18,9 +19,8 @@ LIVE, REBUILDING = "projections", "rebuilding"
 """The schemas of tables that are read, and of tables that are being built."""
 
 BATCH_EVENTS_MAX = 5_000
-END_OF_LOG = 2**62
 
-CHECKPOINTS = """
+LOCKED_CHECKPOINTS = """
     SELECT model, identity, position, generation, replaced FROM checkpoints WHERE model = ANY(%(models)s)
     ORDER BY model FOR UPDATE
 """
@@ -32,7 +32,7 @@ class Overtaken(Exception):
     """A newer release has its own tables in place of this release's."""
 
 
-class Place(NamedTuple):
+class Progress(NamedTuple):
     """How far a model's tables are, and how often they were replaced."""
 
     model: ReadModel
@@ -56,7 +56,7 @@ async def connected(database_url: str, schema: str) -> Connection:
     return await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=2)
 
 
-def topics_of(models: Mapping[str, ReadModel]) -> frozenset[str]:
+def wanted_by(models: Mapping[str, ReadModel]) -> frozenset[str]:
     """What some models want to be told of."""
     return frozenset[str]().union(*(model.topics for model in models.values()))
 
@@ -108,8 +108,8 @@ class Applying:
             raise
 
     async def _applied(self, until: int, events_max: int) -> int | None:
-        places = await self._places()
-        start = min((place.position for place in places), default=until)
+        found = await self._progress()
+        start = min((each.position for each in found), default=until)
         batch = await self._batch(start, events_max, until) if start < until else None
         if batch is None:
             return None
@@ -117,12 +117,12 @@ class Applying:
         if self.catching_up:
             self._next_after = batch.end
             self._next = asyncio.create_task(self._batches.after(batch.end, events_max, until))
-        reached = [place for place in places if place.position < batch.end]
-        for model, position, generation in reached:
+        behind = [each for each in found if each.position < batch.end]
+        for model, position, generation in behind:
             memory = self._memory(model.name, position, generation)
             await model.apply(batch.after(position), self._connection, memory)
             self._memories[model.name] = ((batch.end, generation), memory)
-        advance = {"position": batch.end, "models": [place.model.name for place in reached]}
+        advance = {"position": batch.end, "models": [each.model.name for each in behind]}
         await self._connection.execute(ADVANCE, advance)
         if self._live:
             await self._connection.execute(TELL, {"position": batch.end})
@@ -137,19 +137,19 @@ class Applying:
                 return batch
         return await self._batches.after(start, events_max, until)
 
-    async def _places(self) -> list[Place]:
+    async def _progress(self) -> list[Progress]:
         """The models whose tables are this release's; those of an earlier one wait until they were built anew."""
-        cursor = await self._connection.execute(CHECKPOINTS, {"models": list(self._models)})
-        places = []
+        cursor = await self._connection.execute(LOCKED_CHECKPOINTS, {"models": list(self._models)})
+        found = []
         for name, identity, position, generation, replaced in await cursor.fetchall():
             model = self._models[name]
             if model.identity in replaced:
                 raise Overtaken(name)
             if model.identity == identity:
-                places.append(Place(model, position, generation))
-        return places
+                found.append(Progress(model, position, generation))
+        return found
 
     def _memory(self, name: str, position: int, generation: int) -> Memory:
-        """What a model remembers, if it is of this very place."""
-        place, memory = self._memories.get(name, ((0, 0), {}))
-        return memory if place == (position, generation) else {}
+        """What a model remembers, if it is of these very rows."""
+        known, memory = self._memories.get(name, ((0, 0), {}))
+        return memory if known == (position, generation) else {}

@@ -10,6 +10,7 @@ from psycopg.rows import TupleRow
 
 from ledger import card, customer, merchant
 from ledger.merchant import Merchant
+from ledger.store import END_OF_LOG
 from ledger.store.codec import decode
 from ledger.store.keys import Keyring
 from ledger.store.names import CARD, MERCHANT, STORED, UnknownEvent, topics_of
@@ -49,7 +50,7 @@ class Batches:
         self._zones: dict[tuple[int, int], tzinfo] = {}
         self._end = 0
 
-    async def after(self, position: int, limit: int, until: int = 2**62) -> Batch | None:
+    async def after(self, position: int, limit: int, until: int = END_OF_LOG) -> Batch | None:
         """What comes after a position, a limited number of events; None where nothing does.
 
         Ends before an event that this release does not know, and raises `UnknownEvent` where nothing else comes.
@@ -104,10 +105,10 @@ class Batches:
 
     def _day(self, merchant_id: UUID, store_id: UUID | None, occurred_at: datetime) -> date:
         """The date at the store; at the merchant's first one for what happened in none, as when points expire."""
-        place = (merchant_id.int, store_id.int if store_id is not None else 0)
-        zone = self._zones.get(place)
+        where = (merchant_id.int, store_id.int if store_id is not None else 0)
+        zone = self._zones.get(where)
         if zone is None:
-            zone = self._zones[place] = zone_of(self._merchants.get(merchant_id), store_id)
+            zone = self._zones[where] = zone_of(self._merchants.get(merchant_id), store_id)
         return occurred_at.astimezone(zone).date()
 
 

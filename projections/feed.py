@@ -13,7 +13,7 @@ import psycopg
 
 from ledger.store.keys import Keyring
 from ledger.store.names import UnknownEvent
-from projections.applying import LIVE, Applying, Overtaken, connected, topics_of
+from projections.applying import LIVE, Applying, Overtaken, connected, wanted_by
 from projections.batches import Batches
 from projections.models import MODELS
 from projections.read_model import Connection, ReadModel
@@ -79,7 +79,7 @@ class Feed:
             while not await leads(leading):
                 await asyncio.sleep(STAND_BY_SECONDS)
             await leading.execute("LISTEN events")
-            applying = Applying(leading, Batches(reading, self._keyring, topics_of(self._models)), self._models)
+            applying = Applying(leading, Batches(reading, self._keyring, wanted_by(self._models)), self._models)
             async with applying:
                 while True:
                     if await applying.step() is None:

@@ -27,10 +27,10 @@ LOOK_SECONDS = 0.5
 """While it waits to be told, a reader looks by itself this often, in case that nobody could tell it."""
 
 RECONNECT_SECONDS = 1.0
-PLACES = "SELECT model, identity, position, replaced FROM projections.checkpoints"
+CHECKPOINTS = "SELECT model, identity, position, replaced FROM projections.checkpoints"
 
 
-class Place(NamedTuple):
+class Checkpoint(NamedTuple):
     """How far the tables of a model are, and of which shape they are and were."""
 
     identity: str
@@ -38,7 +38,7 @@ class Place(NamedTuple):
     replaced: list[str]
 
 
-Places = dict[str, Place]
+Checkpoints = dict[str, Checkpoint]
 
 
 class Reader:
@@ -48,7 +48,7 @@ class Reader:
         self._database_url = database_url
         self._pool = Pool(database_url, CONNECTIONS_MAX, OPTIONS)
         self._told = asyncio.Event()
-        self._heard: Places | None = None
+        self._heard: Checkpoints | None = None
         self._listening: asyncio.Task[None] | None = None
         self.rows = self._pool.rows
 
@@ -74,11 +74,11 @@ class Reader:
         asked = list(models)
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT_SECONDS_MAX
-        places = self._heard
+        checkpoints = self._heard
         while True:
             # Taken before it is looked: whatever is told from now on wakes.
             told = self._told
-            position = position_of(asked, places if places is not None else await self._places())
+            position = position_of(asked, checkpoints if checkpoints is not None else await self._checkpoints())
             if position >= wanted:
                 return position
             left = until - loop.time()
@@ -87,11 +87,11 @@ class Reader:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, LOOK_SECONDS)):
                     await told.wait()
-            places = self._heard if told.is_set() else None
+            checkpoints = self._heard if told.is_set() else None
 
-    async def _places(self) -> Places:
-        rows = await self.rows(PLACES, {})
-        return {model: Place(identity, position, replaced) for model, identity, position, replaced in rows}
+    async def _checkpoints(self) -> Checkpoints:
+        rows = await self.rows(CHECKPOINTS, {})
+        return {model: Checkpoint(identity, position, replaced) for model, identity, position, replaced in rows}
 
     async def _listen(self) -> None:
         """Hears of every change of the tables, and wakes those who wait.
@@ -105,8 +105,8 @@ class Reader:
                 ) as connection:
                     await connection.execute("LISTEN projected")
                     while True:
-                        cursor = await connection.execute(PLACES)
-                        self._heard = {row[0]: Place(*row[1:]) for row in await cursor.fetchall()}
+                        cursor = await connection.execute(CHECKPOINTS)
+                        self._heard = {row[0]: Checkpoint(*row[1:]) for row in await cursor.fetchall()}
                         self._told.set()
                         self._told = asyncio.Event()
                         async for _ in connection.notifies(stop_after=1):
@@ -118,13 +118,13 @@ class Reader:
             await asyncio.sleep(RECONNECT_SECONDS)
 
 
-def position_of(models: Iterable[ReadModel], places: Places) -> int:
+def position_of(models: Iterable[ReadModel], checkpoints: Checkpoints) -> int:
     """How far all of some models are; raises `Unavailable` while one of them is not this release's or a newer one's."""
     positions = []
     for model in models:
-        place = places.get(model.name)
+        found = checkpoints.get(model.name)
         # A newer release's tables have at least what this release's had.
-        if place is None or (place.identity != model.identity and model.identity not in place.replaced):
+        if found is None or (found.identity != model.identity and model.identity not in found.replaced):
             raise Unavailable(f"the read model {model.name} is being built")
-        positions.append(place.position)
+        positions.append(found.position)
     return min(positions)

@@ -13,8 +13,9 @@ import psycopg
 from psycopg import IsolationLevel, sql
 
 from ledger.errors import Unavailable
+from ledger.store import END_OF_LOG
 from ledger.store.keys import Keyring
-from projections.applying import END_OF_LOG, LIVE, REBUILDING, Applying, connected, topics_of
+from projections.applying import LIVE, REBUILDING, Applying, connected, wanted_by
 from projections.batches import Batches
 from projections.read_model import Connection, ReadModel
 
@@ -38,7 +39,7 @@ TAKE_OVER = """
 """
 DIFFERING = """
     SELECT count(*) OVER (), ROW({key})::text FROM {old} AS old FULL JOIN {new} AS new USING ({key})
-    WHERE old IS DISTINCT FROM new LIMIT 10
+    WHERE old IS DISTINCT FROM new LIMIT {examples_max}
 """
 PRIMARY_KEY = """
     SELECT array_agg(attname::text ORDER BY array_position(indkey::int2[], attnum))
@@ -199,7 +200,7 @@ class Rebuild:
             await self._fill(applying, await self._goal(models))
 
     def _applying(self, reading: Connection, models: Mapping[str, ReadModel]) -> Applying:
-        batches = Batches(reading, self._keyring, topics_of(models))
+        batches = Batches(reading, self._keyring, wanted_by(models))
         return Applying(self._building, batches, models, live=False)
 
     async def _prepare(self, model: ReadModel) -> None:
@@ -335,6 +336,7 @@ async def compare(seeing: Connection, table: str, comparison: Comparison) -> Non
         "key": names,
         "old": sql.Identifier(LIVE, table),
         "new": sql.Identifier(REBUILDING, table),
+        "examples_max": sql.Literal(EXAMPLES_MAX),
     }
     cursor = await seeing.execute(sql.SQL("SELECT count(*) FROM {new}").format(**both))
     comparison.rows += int((await cursor.fetchone() or (0,))[0])

@@ -11,9 +11,9 @@ from psycopg.rows import TupleRow
 
 from ledger.actor import PLATFORM
 from ledger.entry import transaction_id
+from ledger.store import END_OF_LOG
 from ledger.store.log import Log
 from ledger.store.names import CARD, MERCHANT, STAFF_PIN
-from projections.applying import END_OF_LOG
 from projections.figures import Active
 from projections.movements import TOPICS, Movement
 from projections.read_model import Batch, Connection, Memory, ReadModel

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from psycopg.rows import TupleRow
 
+from ledger.store import END_OF_LOG
 from ledger.store.keys import SubjectKey
 
 CHUNK_EVENTS = 100
-VERSION_MAX = 2**62
 
 Place = tuple[UUID, int]
 """A stream and a version in it."""
@@ -91,7 +91,7 @@ class Records:
         self, streams: Sequence[UUID], *, after: int = 0, until: int, newest_first: bool = False
     ) -> AsyncIterator[list[Record]]:
         """Everything of some streams past one position and up to another, in one order, chunk by chunk."""
-        reached = dict.fromkeys(streams, VERSION_MAX if newest_first else 0)
+        reached = dict.fromkeys(streams, END_OF_LOG if newest_first else 0)
         query = STREAMS_BACKWARDS if newest_first else STREAMS_FORWARDS
         while True:
             asked = {

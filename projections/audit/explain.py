@@ -8,11 +8,12 @@ from ledger.card import Card
 from ledger.entry import transaction_id
 from ledger.lots import LotName, LotPart
 from ledger.program import Rules
+from ledger.store import END_OF_LOG
 from ledger.store.codec import Read
 from ledger.store.log import Log
 from ledger.store.names import MERCHANT, topics_of
-from ledger.store.records import VERSION_MAX, Place
-from projections.audit.balance import chosen, lot_id, lot_shown, program_at, rules_by_version, shown
+from ledger.store.records import Place
+from projections.audit.balance import chosen, lot_id, lot_shown, program_told, shown
 from projections.audit.horizon import Horizon
 from projections.audit.lots import Sums
 from projections.audit.sentences import other_card, sentence
@@ -24,12 +25,8 @@ MERGES_MAX = 1_000
 
 async def explain(log: Log, current: Card, horizon: Horizon) -> audit.Explanation:
     """The balance of a card within a horizon, line by line; `current` is the card as of now."""
-    telling = Telling(
-        current.id,
-        await rules_by_version(log, current.merchant_id, horizon.head),
-        await currencies(log, current.merchant_id),
-    )
-    followed = await program_at(log, current.merchant_id, horizon)
+    followed, rules = await program_told(log, current.merchant_id, horizon)
+    telling = Telling(current.id, rules, await currencies(log, current.merchant_id))
     async for found in chosen(log, current.id, horizon, unsealed=True):
         # What is named is mostly an earlier event of the same card, whose position is known by then.
         telling.places |= {(read.at.stream, read.at.version): position for position, read in found}
@@ -132,7 +129,7 @@ async def merge_position(log: Log, event: card.Event, card_id: UUID) -> int | No
             return None
     other = other_card(event)
     assert other is not None, "a merge is of two cards"
-    for position, read in await log.history([other], VERSION_MAX, MERGES_MAX, topics):
+    for position, read in await log.history([other], END_OF_LOG, MERGES_MAX, topics):
         if other_card(read.event) == card_id:
             return position
     return None

@@ -32,7 +32,7 @@ from ledger.store.keys import Keyring, key_from_text
 from loyalty.embedded import EmbeddedServers
 from loyalty.serving import OBJECTS_OF_BATCHES, collect_less
 from migrations import migrate
-from projections.applying import LIVE, Applying, connected, topics_of
+from projections.applying import LIVE, Applying, connected, wanted_by
 from projections.batches import Batches
 from projections.feed import Feed
 from projections.models import MODELS
@@ -77,7 +77,7 @@ async def told_from_the_beginning(url: str) -> float:
                 await leading.execute(f"TRUNCATE {table}".encode())
         await leading.execute("UPDATE checkpoints SET position = 0, generation = generation + 1")
         began = time.perf_counter()
-        async with Applying(leading, Batches(reading, keyring(), topics_of(models)), models) as applying:
+        async with Applying(leading, Batches(reading, keyring(), wanted_by(models)), models) as applying:
             while await applying.step() is not None:
                 pass
         return time.perf_counter() - began

@@ -24,7 +24,7 @@ from loyalty.cli import environment_of
 from projections.feed import LEADER, Feed
 from projections.models import MODELS
 from projections.read_model import ReadModel
-from projections.reading import PLACES, Reader
+from projections.reading import CHECKPOINTS, Reader
 from projections.rebuild import Comparison, Watcher, rebuild
 from tests.served import SECRETS
 from tests.shop import SettableClock, Shop, ledger_on, open_shop
@@ -141,7 +141,7 @@ async def reading(database_url: str) -> AsyncIterator[Reader]:
     await reader.open()
     try:
         with tables_of(database_url) as tables:
-            await until(lambda: tables.ask(LISTENING, PLACES))
+            await until(lambda: tables.ask(LISTENING, CHECKPOINTS))
         yield reader
     finally:
         await reader.close()

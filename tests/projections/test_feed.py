@@ -21,7 +21,7 @@ from ledger.errors import Rejected, Unavailable
 from loyalty.embedded import Servers
 from projections import batches as batches_module
 from projections import reading as reading_module
-from projections.applying import LIVE, Applying, connected, topics_of
+from projections.applying import LIVE, Applying, connected, wanted_by
 from projections.batches import KNOWN, Batches
 from projections.cards import MODEL as CARDS
 from projections.lag import lag
@@ -113,7 +113,7 @@ async def applying(database_url: str, models: Mapping[str, ReadModel]) -> AsyncI
     async with (
         await connected(database_url, LIVE) as changing,
         await connected(database_url, LIVE) as asking,
-        Applying(changing, Batches(asking, KEYRING, topics_of(models)), models) as known,
+        Applying(changing, Batches(asking, KEYRING, wanted_by(models)), models) as known,
     ):
         yield known
 

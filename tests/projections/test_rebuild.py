@@ -19,8 +19,7 @@ from ledger.commands import OnCard, WhichCard
 from ledger.store.names import topics_of
 from projections import cards, programs, statistics, transactions
 from projections import rebuild as rebuild_module
-from projections.applying import LIVE, Applying, connected
-from projections.applying import topics_of as topics_of_all
+from projections.applying import LIVE, Applying, connected, wanted_by
 from projections.batches import Batches
 from projections.models import MODELS
 from projections.read_model import ReadModel
@@ -270,7 +269,7 @@ async def test_several_batches_may_be_applied_in_one_transaction(database_url: s
         await traded(shop, seed=2)
     models = {model.name: model for model in MODELS}
     async with await connected(database_url, LIVE) as changing, await connected(database_url, LIVE) as asking:
-        topics = topics_of_all(models)
+        topics = wanted_by(models)
         async with Applying(changing, Batches(asking, KEYRING, topics), models) as applying, changing.transaction():
             while await applying.step(events_max=7) is not None:
                 pass
