@@ -13,7 +13,7 @@ from ledger.commands import NAMES, CardCommand, EnrolCard, ImportCard, MergeCard
 from ledger.entropy import CARD_NUMBER_BODY_DIGITS, QR_TOKEN_BYTES, Entropy
 from ledger.errors import Rejected
 from ledger.secrecy import Secrecy
-from ledger.staff import Identification, Member
+from ledger.staff import Identification, Member, refusing
 from ledger.store.names import CARD, CUSTOMER, MERCHANT, PROGRAM, REFUSALS, topics_of
 from ledger.streams import program_stream, refusals_stream
 from ledger.view import Change, ClaimOn, Decision, View
@@ -69,13 +69,12 @@ class CardPlans:
 
     async def _decided_by(self, member: Member, view: View, command: OnCard, facts: card.Facts) -> Decision:
         """What the card's rules make of it, with what the PIN entry made beside it, also where they refuse."""
-        staff_id = member.pin.id if member.pin else None
         try:
             decision = await self._decided(view, command, facts)
         except Rejected as refusal:
-            return Decision(changes=member.changes, staff_id=staff_id, refusal=refusal)
+            return refusing(member, refusal)
         changes = [*member.changes, *decision.changes]
-        return msgspec.structs.replace(decision, changes=changes, staff_id=staff_id)
+        return msgspec.structs.replace(decision, changes=changes, staff_id=member.pin.id if member.pin else None)
 
     async def _recorded(
         self,

@@ -131,6 +131,14 @@ def upsert(table: str, keys: dict[str, str]) -> bytes:
 
 # ---- as they are counted ------------------------------------------------------------------------------------------
 
+
+async def add(connection: Connection, statement: bytes, sums: Iterable[tuple[tuple[object, ...], Figures]]) -> None:
+    """Adds figures, each with its key, by a statement that `upsert` made."""
+    rows = [(*key, *figures.values()) for key, figures in sums]
+    if rows:
+        await connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
+
+
 ADD_CLOSED = "INSERT INTO {} SELECT * FROM unnest(%b::uuid[])"
 CLOSED_OF = "SELECT card_id FROM {} WHERE card_id = ANY(%b)"
 

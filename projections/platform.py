@@ -8,6 +8,7 @@ from projections.figures import (
     STANDING,
     TOPICS,
     Standing,
+    add,
     closed_cards,
     figures_of,
     summed,
@@ -25,9 +26,7 @@ UPSERT = upsert("platform_days", {"day": "date"})
 async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
     """Adds what moved, by day."""
     rows = await summed(batch, connection, "platform_closed_cards", lambda _merchant, day, _store, _staff: day)
-    if rows:
-        columns = zip(*((day, *figures.values()) for day, figures in sorted(rows.items())), strict=True)
-        await connection.execute(UPSERT, [list(column) for column in columns])
+    await add(connection, UPSERT, (((day,), figures) for day, figures in sorted(rows.items())))
 
 
 MODEL = ReadModel(

@@ -17,6 +17,7 @@ from projections.figures import (
     TOPICS,
     Figures,
     Standing,
+    add,
     closed_cards,
     figures_of,
     shown,
@@ -42,14 +43,11 @@ UPSERT_TOTALS = upsert("merchant_totals", {"merchant_id": "uuid"})
 async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
     """Adds what moved, by merchant, day, store and staff member."""
     rows = await summed(batch, connection, "closed_cards", key_of)
-    if rows:
-        columns = zip(*(row(key, figures) for key, figures in rows.items()), strict=True)
-        await connection.execute(UPSERT, [list(column) for column in columns])
-        of_merchants: dict[int, Figures] = {}
-        for (merchant, *_), figures in rows.items():
-            of_merchants.setdefault(merchant, Figures()).add(figures)
-        columns = zip(*((UUID(int=merchant), *each.values()) for merchant, each in of_merchants.items()), strict=True)
-        await connection.execute(UPSERT_TOTALS, [list(column) for column in columns])
+    of_merchants: dict[int, Figures] = {}
+    for (merchant, *_), figures in rows.items():
+        of_merchants.setdefault(merchant, Figures()).add(figures)
+    await add(connection, UPSERT, ((ids_of(key), figures) for key, figures in rows.items()))
+    await add(connection, UPSERT_TOTALS, (((UUID(int=merchant),), each) for merchant, each in of_merchants.items()))
 
 
 def key_of(merchant: UUID, day: date, store: UUID | None, staff: UUID | None) -> tuple[int, date, int, int]:
@@ -57,10 +55,10 @@ def key_of(merchant: UUID, day: date, store: UUID | None, staff: UUID | None) ->
     return merchant.int, day, (store or NOBODY).int, (staff or NOBODY).int
 
 
-def row(key: tuple[int, date, int, int], figures: Figures) -> tuple[object, ...]:
-    """A row of the table."""
+def ids_of(key: tuple[int, date, int, int]) -> tuple[UUID, date, UUID, UUID]:
+    """The same key as the table has it."""
     merchant, day, store, staff = key
-    return UUID(int=merchant), day, UUID(int=store), UUID(int=staff), *figures.values()
+    return UUID(int=merchant), day, UUID(int=store), UUID(int=staff)
 
 
 MODEL = ReadModel(

@@ -38,24 +38,21 @@ async def balance(log: Log, current: Card, horizon: Horizon) -> audit.Balance:
     async for found in chosen(log, current.id, horizon):
         for position, read in found:
             sums.take(position, read.event, read.at)
-    return shown(sums, current, await program_at(log, current.merchant_id, horizon), horizon)
+    followed, _ = await program_told(log, current.merchant_id, horizon)
+    return shown(sums, current, followed, horizon)
 
 
-async def program_at(log: Log, merchant: UUID, horizon: Horizon) -> Program | None:
-    """The merchant's program within a horizon; None where there was none by then."""
-    state = None
-    async for found in chosen(log, program_stream(merchant), horizon):
-        for _, read in found:
-            state = program.evolve(state, read.event, read.at)
-    return state
-
-
-async def rules_by_version(log: Log, merchant: UUID, head: int) -> dict[int, Rules]:
-    """Every version of the merchant's program, as events name them."""
+async def program_told(log: Log, merchant: UUID, horizon: Horizon) -> tuple[Program | None, dict[int, Rules]]:
+    """The merchant's program within a horizon, None where there was none by then; and its rules by every version."""
+    state: Program | None = None
     rules: dict[int, Rules] = {}
-    async for chunk in log.records.of_streams([program_stream(merchant)], until=head):
-        rules |= {record.version: decode(record.stored, None).event.rules for record in chunk}
-    return rules
+    async for chunk in log.records.of_streams([program_stream(merchant)], until=horizon.head):
+        for record in chunk:
+            read = decode(record.stored, None)
+            rules[record.version] = read.event.rules
+            if horizon.admits(record.position, read.at.occurred_at, read.at.recorded_at):
+                state = program.evolve(state, read.event, read.at)
+    return state, rules
 
 
 def shown(sums: Sums, current: Card, followed: Program | None, horizon: Horizon) -> audit.Balance:
