@@ -75,4 +75,5 @@ MODEL = ReadModel(
     indexes="CREATE INDEX IF NOT EXISTS search_terms_customer ON search_terms (customer, term);",
     topics=frozenset([*topics_of(CustomerRegistered), *topics_of(CardEnrolled)]),
     apply=apply,
+    private=frozenset({"term"}),
 )

@@ -44,6 +44,10 @@ class Batch(NamedTuple):
         return Batch(position, self.end, events, movements)
 
 
+class Untellable(Exception):
+    """What stands next in the log cannot be told; says of which model, after which position, and what helps."""
+
+
 Apply = Callable[[Batch, Connection, Memory], Awaitable[None]]
 
 
@@ -55,7 +59,8 @@ class ReadModel:
     given, and does nothing else. What it wants to remember from batch to batch goes into the memory that it is given
     along, which is emptied whenever it may be wrong. `version` goes up with every change of what `apply` makes of the
     same events, and of the tables; the model is then built anew from the log, beside the one that is there.
-    `rests_on` names code elsewhere, by its digest, whose change is such a change too.
+    `rests_on` names code elsewhere, by its digest, whose change is such a change too. `private` are columns of primary
+    keys that hold something personal; where rows are named, a digest stands in their place.
 
     Names of tables and indexes stand without a schema: the connection's search path says which tables are meant,
     those that are read or those that are being built. Every table has a primary key.
@@ -68,6 +73,7 @@ class ReadModel:
     topics: frozenset[str]
     apply: Apply
     rests_on: str = ""
+    private: frozenset[str] = frozenset()
 
     @property
     def identity(self) -> str:

@@ -38,9 +38,10 @@ TAKE_OVER = """
         tables = excluded.tables, replaced = excluded.replaced
 """
 DIFFERING = """
-    SELECT count(*) OVER (), ROW({key})::text FROM {old} AS old FULL JOIN {new} AS new USING ({key})
+    SELECT count(*) OVER (), ROW({shown})::text FROM {old} AS old FULL JOIN {new} AS new USING ({key})
     WHERE old IS DISTINCT FROM new LIMIT {examples_max}
 """
+DIGEST = "left(encode(sha256(convert_to({}::text, 'UTF8')), 'hex'), 8)"
 PRIMARY_KEY = """
     SELECT array_agg(attname::text ORDER BY array_position(indkey::int2[], attnum))
     FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey)
@@ -264,6 +265,8 @@ class Rebuild:
             await seeing.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             told = False
             while True:
+                # What came while the models before this one were compared is told first, since the feed waits below.
+                await self._fill(applying, await self._goal([model]))
                 async with holding.transaction():
                     found = await live(holding, model, lock=True)
                     if found is None or found.identity != model.identity:
@@ -282,7 +285,7 @@ class Rebuild:
                 await asyncio.sleep(STAND_BY_SECONDS)
             comparison = Comparison()
             for table in model.tables:
-                await compare(seeing, table, comparison)
+                await compare(seeing, table, model.private, comparison)
             await seeing.rollback()
             return comparison
 
@@ -327,13 +330,17 @@ class Rebuild:
         await building.execute("SELECT pg_notify('projected', '0')")
 
 
-async def compare(seeing: Connection, table: str, comparison: Comparison) -> None:
-    """Adds what differs between a table that is read and the one that is to take its place."""
+async def compare(seeing: Connection, table: str, private: frozenset[str], comparison: Comparison) -> None:
+    """Adds what differs between a table that is read and the one that is to take its place.
+
+    Rows are named by their key, with digests in place of what is private.
+    """
     cursor = await seeing.execute(PRIMARY_KEY, [f"{LIVE}.{table}"])
     (key,) = await cursor.fetchone() or ([],)
-    names = sql.SQL(", ").join(map(sql.Identifier, key))
+    shown = [sql.SQL(DIGEST if name in private else "{}").format(sql.Identifier(name)) for name in key]
     both = {
-        "key": names,
+        "key": sql.SQL(", ").join(map(sql.Identifier, key)),
+        "shown": sql.SQL(", ").join(shown),
         "old": sql.Identifier(LIVE, table),
         "new": sql.Identifier(REBUILDING, table),
         "examples_max": sql.Literal(EXAMPLES_MAX),

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from projections.applying import LIVE, Applying, connected, wanted_by
 from projections.batches import Batches
 from projections.models import MODELS
 from projections.read_model import ReadModel
-from projections.rebuild import rebuild
+from projections.rebuild import EXAMPLES_MAX, rebuild
 from tests.projections.random_trade import trade_in
 from tests.projections.telling import (
     KEYRING,
@@ -316,6 +317,19 @@ def test_a_rebuild_mends_what_differs_and_then_nothing_does(database_url: str, h
     checked = ran(database_url, "rebuild", "--check", "cards")
     assert checked.returncode == 0
     assert "none differs" in checked.stdout
+
+
+def test_a_check_names_no_person(database_url: str, tables: Tables, harmed: str) -> None:
+    assert harmed
+    terms = [term for (term,) in tables.ask("SELECT DISTINCT term FROM projections.search_terms")]
+    harm = "DELETE FROM projections.search_terms WHERE term ~ '^(zoe|352621)' RETURNING term"
+    assert {term for (term,) in tables.ask(harm)} == {"zoe muller", "zoe@shop.example", "352621000000"}
+    checked = ran(database_url, "rebuild", "--check", "card_search")
+    assert checked.returncode == 1, checked.stderr
+    named = re.findall(r"search_terms \(([^)]*)\)", checked.stdout)
+    assert len(named) == EXAMPLES_MAX
+    assert all(re.fullmatch(r"[0-9a-f-]{36},[0-9a-f]{8},[0-9a-f-]{36}", row) for row in named)
+    assert [term for term in terms if term in checked.stdout + checked.stderr] == []
 
 
 def test_what_was_never_built_has_nothing_to_be_compared_with(database_url: str) -> None:
