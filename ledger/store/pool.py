@@ -12,6 +12,9 @@ from ledger.errors import Unavailable
 from ledger.store.deadline import ANSWER_SECONDS_MAX, session_options, within
 
 FREE_SECONDS_MAX = 2.0
+TOO_LONG = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
+"""What the time limits of sessions end; the connection is well, and asking again would only take as long again."""
+
 INDEXED = "-c enable_seqscan=off"
 """Every question has its index; whether that is used must not depend on what a young table looked like."""
 
@@ -49,9 +52,11 @@ class Pool:
         return self._pool.connection()
 
     async def rows(self, query: str, parameters: dict[str, Any]) -> list[TupleRow]:
-        """What a query finds; raises `Unavailable` where the database does not answer in time."""
+        """What a query finds; raises `Unavailable` where the database does not answer, or not in time."""
         try:
             return await within(ANSWER_SECONDS_MAX, self._rows_twice(query, parameters))
+        except TOO_LONG as error:
+            raise Unavailable("the question takes too long") from error
         except psycopg.OperationalError as error:
             raise Unavailable("the database cannot be reached") from error
 
@@ -59,6 +64,8 @@ class Pool:
         """Connections that died while they were idle show it only when they are used; then all are looked at."""
         try:
             return await self._rows_once(query, parameters)
+        except TOO_LONG:
+            raise
         except psycopg.OperationalError:
             await self._pool.check()
             return await self._rows_once(query, parameters)
