@@ -17,7 +17,7 @@ from projections.figures import (
 )
 from projections.read_model import Batch, Connection, Memory, ReadModel
 from projections.reading import Reader
-from projections.transactions import active_of_all
+from projections.visits import active_of_all
 from schemas.statistics import PlatformStatistics
 
 UPSERT = upsert("platform_days", {"day": "date"})

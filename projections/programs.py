@@ -3,7 +3,6 @@
 Which there are stands in tables; how each of them is now is read from the log.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -13,11 +12,12 @@ from ledger.merchant import Merchant, MerchantCreated, Store, StoreAdded
 from ledger.program import Program, ProgramCreated
 from ledger.store.log import Log
 from ledger.store.names import MERCHANT, PROGRAM, topics_of
+from projections import tenants
 from projections.figures import Figures, Standing
 from projections.read_model import Batch, Connection, Memory, ReadModel
 from projections.reading import Reader
 from projections.statistics import totals_of
-from projections.transactions import active_of_each
+from projections.visits import active_of_each
 from schemas import admin, programs
 
 LISTED = (MerchantCreated, ProgramCreated, StoreAdded)
@@ -134,9 +134,6 @@ async def find(log: Log, program: UUID) -> programs.Program | None:
 PROGRAMS = """
     SELECT position, id, merchant_id FROM programs WHERE position > %(after)s ORDER BY position LIMIT %(limit)s
 """
-MERCHANTS = "SELECT position, id FROM merchants WHERE position > %(after)s ORDER BY position LIMIT %(limit)s"
-PROGRAMS_OF = "SELECT merchant_id, id FROM programs WHERE merchant_id = ANY(%(merchants)s)"
-MERCHANT_OF_STORE = "SELECT merchant_id FROM stores WHERE id = %(store)s"
 ACTIVE_DAYS = 30
 
 
@@ -150,12 +147,12 @@ async def page(
     rows = await reader.rows(PROGRAMS, {"after": after, "limit": limit + 1})
     of_merchants = [merchant for _, _, merchant in rows[:limit]]
     loaded = {each.stream: each.state for each in await log.load_many(PROGRAM, [row[1] for row in rows[:limit]])}
-    tenants = {each.stream: each.state for each in await log.load_many(MERCHANT, of_merchants)}
+    merchants = {each.stream: each.state for each in await log.load_many(MERCHANT, of_merchants)}
     figures = await totals_of(reader, of_merchants)
     today = now.astimezone(UTC).date()
     active = await active_of_each(reader, of_merchants, today - timedelta(days=ACTIVE_DAYS - 1), today)
     items = [
-        listed(loaded[program], tenants[merchant], figures.get(merchant, Figures()), active.get(merchant, 0))
+        listed(loaded[program], merchants[merchant], figures.get(merchant, Figures()), active.get(merchant, 0))
         for _, program, merchant in rows[:limit]
     ]
     return items, rows[limit - 1][0] if len(rows) > limit else None
@@ -171,7 +168,7 @@ def listed(program: Program, merchant: Merchant, figures: Figures, active_cards:
         card_name=program.rules.branding.card_name,
         merchant_id=merchant.id,
         merchant_name=merchant.name,
-        store_codes=codes(merchant),
+        store_codes=tenants.codes(merchant),
         figures=admin.ProgramFigures(
             cards=standing.cards,
             active_cards=active_cards,
@@ -200,40 +197,5 @@ async def with_merchant(log: Log, program: UUID) -> admin.MerchantProgram | None
         **msgspec.structs.asdict(shown(loaded.state)),
         merchant_id=merchant.stream,
         merchant_name=merchant.state.name,
-        store_codes=codes(merchant.state),
+        store_codes=tenants.codes(merchant.state),
     )
-
-
-async def merchants(reader: Reader, log: Log, after: int, limit: int) -> tuple[list[admin.Merchant], int | None]:
-    """All merchants that were created after a position, oldest first; and from where the next page goes on."""
-    rows = await reader.rows(MERCHANTS, {"after": after, "limit": limit + 1})
-    items = await merchants_shown(reader, log, [merchant for _, merchant in rows[:limit]])
-    return items, rows[limit - 1][0] if len(rows) > limit else None
-
-
-async def merchants_shown(reader: Reader, log: Log, asked: Sequence[UUID]) -> list[admin.Merchant]:
-    """Those of some merchants that there are, in the same order."""
-    tenants = {each.stream: each.state for each in await log.load_many(MERCHANT, asked)}
-    theirs: dict[UUID, UUID] = dict(await reader.rows(PROGRAMS_OF, {"merchants": list(asked)}))
-    return [
-        admin.Merchant(
-            id=merchant,
-            name=tenants[merchant].name,
-            locale=tenants[merchant].locale,
-            store_codes=codes(tenants[merchant]),
-            program_id=theirs.get(merchant),
-        )
-        for merchant in asked
-        if merchant in tenants
-    ]
-
-
-def codes(merchant: Merchant) -> list[str]:
-    """The codes of a merchant's stores, in the order that these were opened in."""
-    return [store.code for store in merchant.stores.values()]
-
-
-async def merchant_of_store(reader: Reader, store: UUID) -> UUID | None:
-    """Whose store it is."""
-    rows = await reader.rows(MERCHANT_OF_STORE, {"store": store})
-    return rows[0][0] if rows else None

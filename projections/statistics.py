@@ -27,7 +27,7 @@ from projections.figures import (
 )
 from projections.read_model import Batch, Connection, Memory, ReadModel
 from projections.reading import Reader
-from projections.transactions import ActiveOfMerchant, Wanted, active_of, used_when
+from projections.visits import ActiveOfMerchant, Wanted, active_of, used_when
 from schemas.statistics import StaffStatistics, Statistics, StoreStatistics
 
 NOBODY = PLATFORM

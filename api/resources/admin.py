@@ -42,8 +42,11 @@ ROLES: dict[str, Any] = {"roles": ADMINS}
 async def list_projections(
     parts: NamedDependency[Parts],
     caller: NamedDependency[Caller],  # noqa: ARG001 whoever asks has to be one of those who may
+    loyalty_position: Position = None,
 ) -> Response[bytes]:
-    """Each read model with its lag behind the log, and what is being built anew."""
+    """Each read model with its lag behind the log, and what is being built anew; waits for none unless asked to."""
+    if loyalty_position is not None:
+        await positioned(parts, loyalty_position, *MODELS)
     found = await lag(parts.reader, MODELS, parts.clock.now())
     return answered(found, min(each.position for each in found.items))
 
@@ -141,7 +144,7 @@ async def list_merchants(
     """Everyone who has cards on this platform, page by page."""
     position = await positioned(parts, loyalty_position, programs.MODEL)
     (after,) = place_from(cursor, END_OF_LOG) or (0,)
-    items, following = await programs.merchants(parts.reader, parts.ledger.log, after, limit)
+    items, following = await tenants.merchants(parts.reader, parts.ledger.log, after, limit)
     return answered(MerchantPage(items, cursor_at(following)), position)
 
 
@@ -154,7 +157,7 @@ async def get_merchant(
 ) -> Response[bytes]:
     """The merchant as it stands now."""
     position = await positioned(parts, loyalty_position, programs.MODEL)
-    found = await programs.merchants_shown(parts.reader, parts.ledger.log, [merchant_id])
+    found = await tenants.merchants_shown(parts.reader, parts.ledger.log, [merchant_id])
     if not found:
         raise Rejected("merchant_not_found")
     return answered(found[0], position)
@@ -214,7 +217,7 @@ async def list_terminals(
 ) -> Response[bytes]:
     """The store's tills, page by page, those out of service too."""
     position = await positioned(parts, loyalty_position, programs.MODEL)
-    merchant = await programs.merchant_of_store(parts.reader, store_id)
+    merchant = await tenants.merchant_of_store(parts.reader, store_id)
     if merchant is None:
         raise Rejected("store_not_found")
     (after,) = place_from(cursor, END_OF_LOG) or (0,)

@@ -22,7 +22,7 @@ from ledger.actor import Caller, Role
 from ledger.commands import EnrolCard
 from ledger.errors import Rejected
 from ledger.store import END_OF_LOG
-from projections import card_search, cards, transactions
+from projections import card_list, card_search, cards, transactions
 from schemas.cards import (
     Card,
     CardPage,
@@ -143,11 +143,11 @@ async def list_cards(
     text = searched(q, caller.role)
     position = await positioned(parts, loyalty_position, cards.MODEL, *([card_search.MODEL] if text else []))
     store_id = await store_of(parts, caller, store)
-    wanted = cards.Wanted(status, store_id, text, lately_used=sort == "activity")
+    wanted = card_list.Wanted(status, store_id, text, lately_used=sort == "activity")
 
     async def page(after: Place | None, most: int) -> tuple[list[ListedCard], Place | None]:
         log, now = parts.ledger.log, parts.clock.now()
-        found, following = await cards.page(parts.reader, log, caller.merchant_id, wanted, after, most, now)
+        found, following = await card_list.page(parts.reader, log, caller.merchant_id, wanted, after, most, now)
         if caller.role is Role.TERMINAL:
             found = [msgspec.structs.replace(each, person=None) for each in found]
         return found, following
@@ -155,11 +155,11 @@ async def list_cards(
     return await listed(page, CardPage, "cards", Asked(file_format, cursor, limit, position), *last_place(wanted))
 
 
-def last_place(wanted: cards.Wanted) -> Place:
+def last_place(wanted: card_list.Wanted) -> Place:
     """Where a list may go on at the most: an id, an instant in microseconds and a position, or a position."""
     if wanted.text is not None:
         return (2**128 - 1,)
-    return (cards.LAST_MICROSECOND, END_OF_LOG) if wanted.lately_used else (END_OF_LOG,)
+    return (card_list.LAST_MICROSECOND, END_OF_LOG) if wanted.lately_used else (END_OF_LOG,)
 
 
 def searched(text: str | None, role: Role) -> str | None:

@@ -19,7 +19,7 @@ from ledger.entry import Result
 from ledger.errors import Rejected
 from ledger.staff_pin import DeactivateStaffPin, StaffRole, UnlockStaffPin
 from ledger.store import END_OF_LOG
-from projections import pins, staff
+from projections import pin_use, pins
 from schemas.pins import PinChange, PinRequest, PinUses, StaffPin, StaffPinPage, VerifyRequest
 
 
@@ -48,8 +48,8 @@ async def list_pin_uses(
     parts: NamedDependency[Parts], caller: NamedDependency[Caller], loyalty_position: Position = None
 ) -> Response[bytes]:
     """What was done with each PIN and at each till, and how often a wrong one was tried, since the beginning."""
-    position = await positioned(parts, loyalty_position, staff.MODEL)
-    return answered(await staff.uses(parts.reader, parts.ledger.log, caller.merchant_id), position)
+    position = await positioned(parts, loyalty_position, pin_use.MODEL)
+    return answered(await pin_use.uses(parts.reader, parts.ledger.log, caller.merchant_id), position)
 
 
 @get("/pins/{pin_id:uuid}", opt={"roles": MANAGERS}, responses=answers(StaffPin), summary="A staff PIN")

@@ -16,7 +16,7 @@ from api.exports import CsvFormat, csv_lines, file_of
 from api.parts import Parts
 from api.resources.cards import Position, StaffFilter, StoreFilter, store_of
 from ledger.actor import Caller
-from projections import cards, statistics, transactions
+from projections import cards, statistics, transactions, visits
 from schemas.statistics import DayStatistics, Statistics, Totals
 
 MODELS = (statistics.MODEL, transactions.MODEL, cards.MODEL)
@@ -56,7 +56,7 @@ async def told(
 ) -> Response[Any]:
     """A merchant's figures, whoever reads them."""
     log, now = parts.ledger.log, parts.clock.now()
-    wanted = transactions.Wanted(*days, store_id=store_id, staff_id=staff_id)
+    wanted = visits.Wanted(*days, store_id, staff_id)
     found = await statistics.of_merchant(parts.reader, log, merchant, wanted, now)
     return await as_asked(found, file_format, position)
 
@@ -65,7 +65,7 @@ async def as_asked(found: Totals, file_format: str, position: int) -> Response[A
     """All figures, or those by day as a file."""
 
     async def by_day() -> AsyncIterator[bytes]:
-        yield csv_lines(DayStatistics, found.by_day, headed=True)
+        yield csv_lines(DayStatistics, found.by_day, headed=True, first="day")
 
     if file_format == "json":
         return answered(found, position)

@@ -16,7 +16,7 @@ from api import exports
 from api.exports import PAGE_ITEMS
 from ledger.actor import Role
 from loyalty.embedded import Servers
-from projections import cards
+from projections import card_list
 from projections.reading import Reader
 from schemas.cards import CardPage, ListedCard
 from tests.served import STORE, ServedShop, answer_of, fresh_database, refusal, serving
@@ -59,6 +59,14 @@ def test_csv_has_a_column_for_each_member(shop: ServedShop) -> None:
     assert (row["id"], row["points_balance"], row["person.name"], row["next_expiry.at"]) == (card["id"], "125", "", "")
 
 
+def test_a_semicolon_begins_no_cell(shop: ServedShop) -> None:
+    assert shop.till.post("cards/enroll", {"customer_id": "C-1", "name": "x;=1+1"}).status_code == 201
+    text = shop.manager.get("cards", params={"format": "csv"}).text
+    (row,) = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
+    assert "=1+1" not in row.values()
+    assert '"x;=1+1"' in text
+
+
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
 def test_a_name_is_no_formula(shop: ServedShop, name: str) -> None:
     assert shop.till.post("cards/enroll", {"customer_id": "C-1", "name": name}).status_code == 201
@@ -93,7 +101,7 @@ def test_a_card_that_is_used_while_a_file_is_made_is_in_it_once(
 
     async def page(after: exports.Place | None, most: int) -> tuple[list[ListedCard], exports.Place | None]:
         ledger, merchant = parts.ledger, shop.merchant_id
-        return await cards.page(reader, ledger.log, merchant, cards.Wanted(), after, most, parts.clock.now())
+        return await card_list.page(reader, ledger.log, merchant, card_list.Wanted(), after, most, parts.clock.now())
 
     shop.served.run(reader.open())
     try:

@@ -447,21 +447,21 @@ async def test_what_is_being_built_and_what_another_release_has_is_told_apart(
         tables.change(
             "UPDATE projections.checkpoints SET identity = '9-x', replaced = ARRAY[identity] WHERE model = 'cards'"
         )
-        tables.change("UPDATE projections.checkpoints SET identity = '0-x' WHERE model = 'staff'")
+        tables.change("UPDATE projections.checkpoints SET identity = '0-x' WHERE model = 'pin_use'")
         tables.change(
             "INSERT INTO rebuilding.checkpoints (model, identity, position, generation, tables)"
-            " VALUES ('staff', 'x', 3, 0, '{}')"
+            " VALUES ('pin_use', 'x', 3, 0, '{}')"
         )
         now = datetime(2026, 3, 2, 11, 0, 30, tzinfo=UTC)
         found = await lag(reader, MODELS, now)
         told = {item.name: item for item in found.items}
-        assert (told["cards"].status, told["staff"].status, told["platform"].status) == (
+        assert (told["cards"].status, told["pin_use"].status, told["platform"].status) == (
             "of_another_release",
             "building",
             "current",
         )
-        assert told["staff"].rebuilding is not None
-        assert (told["staff"].rebuilding.position, told["staff"].rebuilding.of) == (3, tables.head())
+        assert told["pin_use"].rebuilding is not None
+        assert (told["pin_use"].rebuilding.position, told["pin_use"].rebuilding.of) == (3, tables.head())
         # The event that waits is of a newer release, and says when it was recorded all the same.
         assert {item.lag_events for item in found.items} == {1}
         assert told["platform"].lag_seconds == timedelta(seconds=30).total_seconds()

@@ -17,9 +17,9 @@ from ledger.card import AddStamp, Adjust, Close, EarnPoints, ExpirePoints, Redee
 from ledger.commands import CreatePin, MergeCards, OnCard, OpenStore, StaffEntry, WhichCard
 from ledger.staff_pin import StaffRole
 from ledger.store.names import MERCHANT
-from projections import platform, rebuild, statistics, transactions
+from projections import platform, rebuild, statistics, transactions, visits
 from projections.reading import Reader
-from projections.transactions import Wanted
+from projections.visits import Wanted
 from schemas.cards import CardTransaction
 from schemas.statistics import Statistics
 from tests.projections.random_trade import trade_in
@@ -57,7 +57,9 @@ class Told(NamedTuple):
         found: list[CardTransaction] = []
         place, log, merchant = None, self.shop.ledger.log, self.shop.merchant.merchant_id
         while True:
-            items, place = await transactions.of_merchant(self.reader, log, merchant, Wanted(), place, page_items)
+            items, place = await transactions.of_merchant(
+                self.reader, log, merchant, transactions.Wanted(), place, page_items
+            )
             found += items
             if place is None:
                 return found
@@ -327,7 +329,7 @@ async def test_more_stores_and_staff_than_there_are_bits_are_counted_as_well(
         async with told(shop, database_url) as answers:
             with_bits = await answers.statistics()
             assert len(with_bits.by_store) > 1
-            monkeypatch.setattr(transactions, "BITS_MAX", 1)
+            monkeypatch.setattr(visits, "BITS_MAX", 1)
             assert await answers.statistics() == with_bits
 
 

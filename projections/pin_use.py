@@ -97,7 +97,7 @@ async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
 
 
 MODEL = ReadModel(
-    name="staff",
+    name="pin_use",
     version=1,
     tables={
         "pin_use": """
