@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -24,8 +25,8 @@ Page = Callable[[Place | None, int], Awaitable[tuple[list[Item], Place | None]]]
 """Asks for so many items from a place on; answers them, and from where the next page goes on."""
 
 PAGE_ITEMS = 500
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a text for a formula (OWASP, CSV Injection)."""
+FORMULA = re.compile(r"(?:^|;)[ ]*(?=[=+\-@\t\r])")
+"""What makes a spreadsheet take a text for a formula (OWASP, CSV Injection); to some, a semicolon begins a cell."""
 
 Format = Annotated[
     Literal["json", "csv", "jsonl"],
@@ -128,11 +129,14 @@ def json_lines(items: Sequence[msgspec.Struct]) -> bytes:
     return msgspec.json.Encoder().encode_lines(items)
 
 
-def csv_lines(shape: type[Any], items: Sequence[msgspec.Struct], *, headed: bool) -> bytes:
-    """One item a line, where it is headed after a line with the names of the columns (RFC 4180)."""
+def csv_lines(shape: type[Any], items: Sequence[msgspec.Struct], *, headed: bool, first: str = "") -> bytes:
+    """One item a line, where it is headed after a line with the names of the columns (RFC 4180).
+
+    The column named `first` comes first.
+    """
     written = io.StringIO()
     writer = csv.writer(written)
-    columns = list(columns_of(shape))
+    columns = sorted(columns_of(shape), key=lambda path: path != (first,))
     if headed:
         writer.writerow([".".join(path) for path in columns])
     for item in items:
@@ -160,4 +164,4 @@ def cell(item: Any, path: tuple[str, ...]) -> Any:
     """A value for a spreadsheet, in which text is text and no formula."""
     for name in path:
         item = item.get(name) if item is not None else None
-    return f"'{item}" if isinstance(item, str) and item.startswith(FORMULA) else item
+    return FORMULA.sub(r"\g<0>'", item) if isinstance(item, str) else item
