@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 
 from ledger.errors import Rejected, Unavailable
 from ledger.store.pool import Pool
-from projections.applying import LIVE
+from projections.applying import KEEPALIVE, LIVE
 from projections.read_model import ReadModel
 
 LOG = logging.getLogger("loyalty")
@@ -59,11 +60,13 @@ class Reader:
 
     async def close(self) -> None:
         """Disconnects."""
-        if self._listening is not None:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
-        await self._pool.close()
+        try:
+            if self._listening is not None:
+                self._listening.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._listening
+        finally:
+            await self._pool.close()
 
     async def reached(self, models: Iterable[ReadModel], wanted: int = 0) -> int:
         """How far all of these models are at least, once they are as far as wanted.
@@ -78,7 +81,7 @@ class Reader:
         while True:
             # Taken before it is looked: whatever is told from now on wakes.
             told = self._told
-            position = position_of(asked, checkpoints if checkpoints is not None else await self._checkpoints())
+            position = await self._position_of(asked, checkpoints)
             if position >= wanted:
                 return position
             left = until - loop.time()
@@ -89,6 +92,13 @@ class Reader:
                     await told.wait()
             checkpoints = self._heard if told.is_set() else None
 
+    async def _position_of(self, models: Sequence[ReadModel], heard: Checkpoints | None) -> int:
+        """How far models are by what was heard; where that is not enough to tell, by the table itself."""
+        if heard is not None:
+            with suppress(Unavailable):
+                return position_of(models, heard)
+        return position_of(models, await self._checkpoints())
+
     async def _checkpoints(self) -> Checkpoints:
         rows = await self.rows(CHECKPOINTS, {})
         return {model: Checkpoint(identity, position, replaced) for model, identity, position, replaced in rows}
@@ -98,11 +108,10 @@ class Reader:
 
         What was heard once stays true: read models only go on. When nobody can be heard, readers look by themselves.
         """
+        conninfo, said = make_conninfo(self._database_url, **KEEPALIVE), ""
         while True:
             try:
-                async with await AsyncConnection.connect(
-                    self._database_url, autocommit=True, connect_timeout=2
-                ) as connection:
+                async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
                     await connection.execute("LISTEN projected")
                     while True:
                         cursor = await connection.execute(CHECKPOINTS)
@@ -111,8 +120,14 @@ class Reader:
                         self._told = asyncio.Event()
                         async for _ in connection.notifies(stop_after=1):
                             pass
+                        said = ""
             except psycopg.OperationalError as error:
                 LOG.warning("readers hear of no change for now (%s) and look by themselves", error)
+            # Nobody awaits this task before the end: what ended it would not be seen.
+            except Exception as error:
+                if repr(error) != said:
+                    LOG.error("readers hear of no change and look by themselves", exc_info=error)
+                said = repr(error)
             finally:
                 self._heard = None
             await asyncio.sleep(RECONNECT_SECONDS)
