@@ -19,7 +19,7 @@ from rich.text import Text
 from ledger.store.keys import Keyring
 from ledger.store.names import UnknownEvent
 from projections.models import MODELS
-from projections.read_model import ReadModel
+from projections.read_model import ReadModel, Untellable
 from projections.rebuild import Comparison, Watcher, rebuild
 
 
@@ -69,6 +69,8 @@ async def rebuild_with_bar(
             raise click.ClickException(
                 f"The log holds the event {error}, which a newer release wrote: only that one can build what it needs."
             ) from None
+        except Untellable as error:
+            raise click.ClickException(f"Stopped: {error}.") from None
 
 
 def named(name: str | None) -> Sequence[ReadModel]:

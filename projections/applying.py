@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple
 
+import msgspec
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from ledger.store import END_OF_LOG
 from ledger.store.deadline import session_options
 from projections.batches import Batches
-from projections.read_model import Batch, Connection, Memory, ReadModel
+from projections.read_model import Batch, Connection, Memory, ReadModel, Untellable
 
 LIVE, REBUILDING = "projections", "rebuilding"
 """The schemas of tables that are read, and of tables that are being built."""
@@ -28,6 +29,10 @@ ADVANCE = "UPDATE checkpoints SET position = %(position)s WHERE model = ANY(%(mo
 TELL = "SELECT pg_notify('projected', %(position)s::text)"
 
 
+CONTRADICTIONS = (AssertionError, msgspec.MsgspecError, psycopg.IntegrityError)
+"""What applying ends with where rows are missing, cannot be read or are there already."""
+
+
 class Overtaken(Exception):
     """A newer release has its own tables in place of this release's."""
 
@@ -40,19 +45,20 @@ class Progress(NamedTuple):
     generation: int
 
 
+KEEPALIVE = {"connect_timeout": 2, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""How soon it is noticed that the other machine is gone, in seconds (tcp(7), keepalive)."""
+
+
 async def connected(database_url: str, schema: str) -> Connection:
     """A connection for which the names of tables mean those of a schema.
 
-    Nothing is lost when a crash takes the last moments of a read model: rows and checkpoint go back together. A
-    leader whose machine is gone is noticed by its silence (tcp(7), keepalive).
+    Nothing is lost when a crash takes the last moments of a read model: rows and checkpoint go back together.
     """
     options = (
         f"{session_options(database_url)} -c statement_timeout=0 -c lock_timeout=0 -c search_path={schema},public"
         " -c synchronous_commit=off"
     )
-    conninfo = make_conninfo(
-        database_url, options=options, connect_timeout=2, keepalives_idle=5, keepalives_interval=2, keepalives_count=3
-    )
+    conninfo = make_conninfo(database_url, options=options, **KEEPALIVE)
     return await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=2)
 
 
@@ -98,7 +104,8 @@ class Applying:
     async def step(self, until: int = END_OF_LOG, events_max: int = BATCH_EVENTS_MAX) -> int | None:
         """Applies the next batch up to a position and tells how far that led; None where there was nothing.
 
-        Raises `Overtaken` where the tables are a newer release's.
+        Raises `Overtaken` where the tables are a newer release's, and `Untellable` where a model's rows contradict the
+        log or an event cannot be opened; nothing of the batch is applied then.
         """
         try:
             async with self._connection.transaction():
@@ -120,7 +127,13 @@ class Applying:
         behind = [each for each in found if each.position < batch.end]
         for model, position, generation in behind:
             memory = self._memory(model.name, position, generation)
-            await model.apply(batch.after(position), self._connection, memory)
+            try:
+                await model.apply(batch.after(position), self._connection, memory)
+            except CONTRADICTIONS as error:
+                raise Untellable(
+                    f"the read model {model.name} cannot be told of what stands after position {position}, since its"
+                    f" rows are not as the log has them ({type(error).__name__}): run `loyalty rebuild {model.name}`"
+                ) from error
             self._memories[model.name] = ((batch.end, generation), memory)
         advance = {"position": batch.end, "models": [each.model.name for each in behind]}
         await self._connection.execute(ADVANCE, advance)

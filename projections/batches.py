@@ -12,10 +12,10 @@ from ledger import card, customer, merchant
 from ledger.merchant import Merchant
 from ledger.store import END_OF_LOG
 from ledger.store.codec import decode
-from ledger.store.keys import Keyring
+from ledger.store.keys import Keyring, SealBroken
 from ledger.store.names import CARD, MERCHANT, STORED, UnknownEvent, topics_of
 from projections.movements import KINDS, movement
-from projections.read_model import Batch, Connection, Told
+from projections.read_model import Batch, Connection, Told, Untellable
 
 KNOWN = frozenset(topic for event_type in STORED for topic in topics_of(event_type))
 OF_MERCHANTS = frozenset(topic for event_type in MERCHANT.events for topic in topics_of(event_type))
@@ -23,6 +23,7 @@ OF_CARDS = frozenset(topic for event_type in CARD.events for topic in topics_of(
 PRIVATE = [*topics_of(card.CardEnrolled), *topics_of(customer.CustomerRegistered)]
 """Whose personal part a read model may look at; everything else stays sealed, which is quicker, too."""
 
+NOWHERE = -1
 EVENTS_AFTER = """
     SELECT e.notification_id, e.topic, e.state, e.merchant_id, e.subject_id, k.wrapped
     FROM events e LEFT JOIN subject_keys k ON k.subject_id = e.subject_id AND e.topic = ANY(%(private)s)
@@ -53,7 +54,8 @@ class Batches:
     async def after(self, position: int, limit: int, until: int = END_OF_LOG) -> Batch | None:
         """What comes after a position, a limited number of events; None where nothing does.
 
-        Ends before an event that this release does not know, and raises `UnknownEvent` where nothing else comes.
+        Ends before an event that this release does not know, and raises `UnknownEvent` where nothing else comes. Raises
+        `Untellable` where an event cannot be opened with the key that is kept for it.
         """
         asked = {"after": position, "until": until, "limit": limit, "private": PRIVATE}
         cursor = self._connection.cursor(binary=True)
@@ -66,9 +68,11 @@ class Batches:
         if position != self._end:
             self._merchants.clear()
             self._zones.clear()
+        # Until all of it was read, what is known of merchants is of no position.
+        self._end = NOWHERE
         await self._know({row[3].int: row[3] for row in rows}, position)
-        self._end = rows[-1][0]
         events = [told for row in rows if (told := self._told(row)) is not None]
+        self._end = rows[-1][0]
         movements = [
             movement(told.position, told.read, told.day)
             for told in events
@@ -98,7 +102,13 @@ class Batches:
             return Told(position, read, None) if topic in self._topics else None
         if topic not in self._topics:
             return None
-        read = decode(bytes(stored), self._keyring.of(subject, wrapped))
+        try:
+            read = decode(bytes(stored), self._keyring.of(subject, wrapped))
+        except SealBroken as error:
+            raise Untellable(
+                f"the event {topic} at position {position} does not open with its person's key: every read model stops"
+                " before it, until the event or the key is as it was"
+            ) from error
         at = read.at
         day = self._day(merchant_id, at.actor.store_id, at.occurred_at) if topic in OF_CARDS else None
         return Told(position, read, day)

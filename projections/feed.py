@@ -13,10 +13,10 @@ import psycopg
 
 from ledger.store.keys import Keyring
 from ledger.store.names import UnknownEvent
-from projections.applying import LIVE, Applying, Overtaken, connected, wanted_by
+from projections.applying import BATCH_EVENTS_MAX, LIVE, Applying, Overtaken, connected, wanted_by
 from projections.batches import Batches
 from projections.models import MODELS
-from projections.read_model import Connection, ReadModel
+from projections.read_model import Connection, ReadModel, Untellable
 from projections.rebuild import build
 
 LOG = logging.getLogger("loyalty")
@@ -61,6 +61,8 @@ class Feed:
                 why = f"the feed lost the database ({error}) and tries again"
             except UnknownEvent as error:
                 why = f"the feed stops at the event {error}, which a newer release wrote"
+            except Untellable as error:
+                why = f"the feed stops: {error}"
             except Overtaken as error:
                 why = f"the feed rests: another release replaced the read model {error}"
             if why != said or loop.time() - begun > QUIET_SECONDS:
@@ -81,11 +83,29 @@ class Feed:
             await leading.execute("LISTEN events")
             applying = Applying(leading, Batches(reading, self._keyring, wanted_by(self._models)), self._models)
             async with applying:
-                while True:
-                    if await applying.step() is None:
-                        await called(leading)
-                    elif not applying.catching_up:
-                        await asyncio.sleep(GATHER_SECONDS)
+                await follow_on(applying, leading)
+
+
+async def follow_on(applying: Applying, leading: Connection) -> None:
+    """Applies what there is and what comes.
+
+    Goes on in ever smaller batches before what cannot be told, so that it stops right before it, as it does before an
+    event that it does not know.
+    """
+    events_max = BATCH_EVENTS_MAX
+    while True:
+        try:
+            reached = await applying.step(events_max=events_max)
+        except Untellable:
+            if events_max == 1:
+                raise
+            events_max = max(1, events_max // 10)
+            continue
+        if reached is None:
+            events_max = BATCH_EVENTS_MAX
+            await called(leading)
+        elif not applying.catching_up:
+            await asyncio.sleep(GATHER_SECONDS)
 
 
 async def leads(connection: Connection) -> bool:

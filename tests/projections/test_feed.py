@@ -27,10 +27,12 @@ from projections.cards import MODEL as CARDS
 from projections.lag import lag
 from projections.models import MODELS
 from projections.read_model import Batch, Connection, Memory, ReadModel
+from projections.reading import CHECKPOINTS
 from projections.rebuild import BUILDER
 from tests.projections.random_trade import trade_in
 from tests.projections.telling import (
     KEYRING,
+    LISTENING,
     Tables,
     agreed,
     caught_up,
@@ -40,6 +42,7 @@ from tests.projections.telling import (
     held,
     outage,
     projecting,
+    ran,
     reading,
     shop_on,
     tables_of,
@@ -285,6 +288,73 @@ def test_an_event_of_a_newer_release_does_not_end_the_process(database_url: str)
 
 
 @running
+async def test_a_row_that_is_gone_stops_the_feed_right_before_what_needs_it_until_it_is_mended(
+    database_url: str, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with shop_on(database_url, cooldown_minutes=0) as shop, reading(database_url) as reader:
+        made, other = await shop.enrol(), await shop.enrol()
+        await fed(database_url, tables)
+        tables.change("DELETE FROM projections.cards WHERE id = %s", made.id)
+        before = await shop.ask(other, EarnPoints(1_000))
+        needing = await shop.ask(made, EarnPoints(1_000))
+        after = await shop.ask(other, AddStamp())
+        position = needing.position - 1
+        assert before.position <= position < after.position
+        with caplog.at_level(logging.WARNING, "loyalty"):
+            async with feeding(database_url):
+                said = f"the read model cards cannot be told of what stands after position {position},"
+                await until(lambda: said in caplog.text)
+                assert "run `loyalty rebuild cards`" in caplog.text
+                assert set(tables.positions().values()) == {position}
+                assert await reader.reached(MODELS, position) == position
+                rows = await reader.rows("SELECT points_balance FROM cards", {})
+                assert rows == [(100,)]
+                with pytest.raises(Rejected, match="behind"):
+                    await reader.reached(MODELS, needing.position)
+                # It was tried again meanwhile, and said once.
+                assert caplog.text.count("the feed stops") == 1
+                mended = await asyncio.to_thread(ran, database_url, "rebuild", "cards")
+                assert f"1 differ; replaced. cards ({made.id})" in mended.stdout, mended.stderr
+                await caught_up(tables)
+        assert await reader.reached(MODELS, after.position) >= after.position
+    assert agreed(await compared(database_url))
+
+
+@running
+async def test_a_seal_that_is_broken_stops_the_feed_right_before_it(
+    database_url: str, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with shop_on(database_url) as shop, reading(database_url) as reader:
+        await fed(database_url, tables)
+        made = await shop.enrol(name="Zoë Müller")
+        await shop.enrol()
+        head = tables.head()
+        ((position, topic),) = tables.ask(
+            "SELECT notification_id, topic FROM events WHERE subject_id = %s ORDER BY notification_id LIMIT 1",
+            made.customer,
+        )
+        ((wrapped,),) = tables.ask("SELECT wrapped FROM subject_keys WHERE subject_id = %s", made.customer)
+        broken = "UPDATE subject_keys SET wrapped = %s WHERE subject_id = %s"
+        tables.change(broken, wrapped[::-1], made.customer)
+        with caplog.at_level(logging.WARNING, "loyalty"):
+            async with feeding(database_url):
+                said = f"the event {topic} at position {position} does not open with its person's key"
+                await until(lambda: said in caplog.text)
+                assert set(tables.positions().values()) == {position - 1}
+                assert await reader.reached(MODELS, position - 1) == position - 1
+                with pytest.raises(Rejected, match="behind"):
+                    await reader.reached(MODELS, position)
+                assert caplog.text.count("the feed stops") == 1
+                checked = await asyncio.to_thread(ran, database_url, "rebuild", "--check")
+                assert set(tables.positions().values()) == {position - 1}
+                assert checked.returncode == 0, checked.stderr
+                tables.change(broken, wrapped, made.customer)
+                await caught_up(tables)
+        assert await reader.reached(MODELS, head) == head
+    assert agreed(await compared(database_url))
+
+
+@running
 async def test_a_database_that_goes_away_does_not_end_the_feed(
     servers: Servers, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -352,6 +422,46 @@ async def test_a_read_that_nobody_wakes_looks_by_itself(
         waiting = asyncio.create_task(reader.reached(MODELS, tables.head()))
         tables.change("UPDATE projections.checkpoints SET position = %s", tables.head())
         assert await waiting == tables.head()
+
+
+@running
+async def test_a_reader_that_was_not_told_looks_before_it_says_that_a_model_is_being_built(
+    database_url: str, tables: Tables
+) -> None:
+    async with shop_on(database_url) as shop:
+        await shop.enrol()
+        await fed(database_url, tables)
+    tables.change("CREATE TABLE kept AS TABLE projections.checkpoints")
+    tables.change("DELETE FROM projections.checkpoints")
+    async with reading(database_url) as reader:
+        with pytest.raises(Unavailable, match="is being built"):
+            await reader.reached(MODELS)
+        tables.change("INSERT INTO projections.checkpoints SELECT * FROM kept")
+        assert await reader.reached(MODELS) == tables.head()
+
+
+@running
+async def test_a_defect_of_what_listens_is_said_once_and_the_reader_hears_again_and_can_be_closed(
+    database_url: str, tables: Tables, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "RECONNECT_SECONDS", 0.01)
+    async with shop_on(database_url) as shop, reading(database_url) as reader:
+        await shop.enrol()
+        await fed(database_url, tables)
+        said = "readers hear of no change and look by themselves"
+        tables.change("ALTER TABLE projections.checkpoints RENAME TO away")
+        tables.change("NOTIFY projected")
+        await until(lambda: said in caplog.text)
+        assert "UndefinedTable" in caplog.text
+        tables.change("ALTER TABLE projections.away RENAME TO checkpoints")
+        await until(lambda: tables.ask(LISTENING, CHECKPOINTS))
+        assert await reader.reached(MODELS) == tables.head()
+        assert caplog.text.count(said) == 1
+        tables.change("ALTER TABLE projections.checkpoints RENAME TO away")
+        tables.change("NOTIFY projected")
+        await until(lambda: caplog.text.count(said) == 2)
+    with pytest.raises(Unavailable):
+        await reader.rows("SELECT 1", {})
 
 
 @pytest.fixture(scope="module")
