@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from time import sleep
 from typing import IO, Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -27,6 +28,7 @@ from ledger.entry import Handled
 from ledger.settings import Settings
 from loyalty.cli import environment_of
 from loyalty.embedded import Servers
+from projections.models import MODELS
 from tests.database import TEMPLATE, named
 from tests.openapi import undocumented
 from tests.shop import PIN, Shop, open_shop
@@ -261,12 +263,20 @@ def serving(database_url: str, **settings: Any) -> Iterator[Served]:
         base_url = f"http://{host}:{port}"
         http = stack.enter_context(client_of(base_url))
         assert http.get("/health/ready").status_code == 200
+        wait_until_built(database_url)
         runner = stack.enter_context(asyncio.Runner())
         parts = parts_from(configured)
         runner.run(parts.ledger.log.open())
         stack.callback(lambda: runner.run(parts.ledger.log.close()))
         stack.callback(parts.ledger.secrecy.close)
         yield Served(base_url, configured, http, process, said, parts, runner)
+
+
+def wait_until_built(database_url: str) -> None:
+    """Returns once every read model is in place; until then lists are answered 503."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        while connection.execute("SELECT count(*) FROM projections.checkpoints").fetchone() != (len(MODELS),):
+            sleep(0.05)
 
 
 def client_of(base_url: str) -> httpx.Client:
