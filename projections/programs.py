@@ -150,7 +150,8 @@ async def page(
     merchants = {each.stream: each.state for each in await log.load_many(MERCHANT, of_merchants)}
     figures = await totals_of(reader, of_merchants)
     today = now.astimezone(UTC).date()
-    active = await active_of_each(reader, of_merchants, today - timedelta(days=ACTIVE_DAYS - 1), today)
+    # East of here it may be another day already.
+    active = await active_of_each(reader, of_merchants, today - timedelta(days=ACTIVE_DAYS - 1))
     items = [
         listed(loaded[program], merchants[merchant], figures.get(merchant, Figures()), active.get(merchant, 0))
         for _, program, merchant in rows[:limit]

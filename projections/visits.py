@@ -155,7 +155,7 @@ async def active_of_all(reader: Reader, first_day: date | None, last_day: date |
     return Active(cards, returning, dict(by_day))
 
 
-async def active_of_each(reader: Reader, merchants: Sequence[UUID], first_day: date, last_day: date) -> dict[UUID, int]:
-    """How many cards of each of some merchants were used on some days."""
-    asked = used_when(Wanted(first_day, last_day)) | {"merchants": list(merchants)}
+async def active_of_each(reader: Reader, merchants: Sequence[UUID], first_day: date) -> dict[UUID, int]:
+    """How many cards of each of some merchants were used on some day or later."""
+    asked = used_when(Wanted(first_day)) | {"merchants": list(merchants)}
     return dict(await reader.rows(USED_OF_EACH, asked))
