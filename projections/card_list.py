@@ -14,7 +14,7 @@ from ledger.store import END_OF_LOG
 from ledger.store.codec import decode
 from ledger.store.keys import Keyring
 from ledger.store.log import Log
-from projections.card_search import folded
+from projections.card_search import looked_for
 from projections.cards import current_program, decoded, shown
 from projections.reading import Reader
 from schemas import cards
@@ -63,6 +63,13 @@ SEARCHED = WITH_PEOPLE.format(
                 SELECT FROM search_terms sooner
                 WHERE sooner.customer = t.customer AND sooner.term >= %(first)s AND sooner.term < t.term
             )
+            AND NOT EXISTS (
+                SELECT FROM unnest(%(others)s::text[]) AS other (word) WHERE NOT EXISTS (
+                    SELECT FROM search_terms too
+                    WHERE too.customer = t.customer
+                        AND too.term >= other.word AND too.term < other.word || chr(1114111)
+                )
+            )
     """,
     term="t.term",
     order="t.term, t.customer, cards.enrolled_position",
@@ -97,7 +104,7 @@ async def page(
     """
     asked = {"merchant": merchant, "status": wanted.status, "store": wanted.store_id, "limit": limit + 1}
     if wanted.text is not None:
-        query, more = SEARCHED, await searched_from(reader, merchant, folded(wanted.text), after)
+        query, more = SEARCHED, await searched_from(reader, merchant, looked_for(wanted.text), after)
     elif wanted.lately_used:
         used, before = after or (LAST_MICROSECOND, END_OF_LOG)
         query, more = LATELY_USED, {"used_before": instant(used), "before": before}
@@ -111,9 +118,12 @@ async def page(
     return items, place_of(rows[limit - 1], wanted) if len(rows) > limit else None
 
 
-async def searched_from(reader: Reader, merchant: UUID, text: str, after: tuple[int, ...] | None) -> dict[str, object]:
-    """Between which terms a text is looked for, and after which card."""
-    between: dict[str, object] = {"first": text, "last": text + LAST_CHARACTER}
+async def searched_from(
+    reader: Reader, merchant: UUID, words: tuple[str, ...], after: tuple[int, ...] | None
+) -> dict[str, object]:
+    """Between which terms the longest word is looked for, beside which others, and after which card."""
+    longest, *others = words
+    between: dict[str, object] = {"first": longest, "last": longest + LAST_CHARACTER, "others": others}
     if after is not None:
         rows = await reader.rows(PLACE_OF, between | {"card": UUID(int=after[0]), "merchant": merchant})
         if not rows or rows[0][2] is None:

@@ -4,6 +4,7 @@ This is the one table with personal data in the clear. A person whose key is gon
 anew; but an erasure has to delete the rows here and in `rebuilding`, too, by an event that `apply` answers.
 """
 
+import re
 import unicodedata
 from uuid import UUID
 
@@ -15,6 +16,12 @@ from projections.read_model import Batch, Connection, Memory, ReadModel
 TERM_CHARACTERS_MAX = 100
 WORDS_MAX = 8
 PHONE_DIGITS_MIN = 6
+BETWEEN_DIGITS = re.compile(r"[\s+()./-]")
+LETTERS = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "\u0131": "i", "ħ": "h"}
+)
+"""Letters that Unicode does not take for others with an accent."""
+
 INSERT = b"""
     INSERT INTO search_terms (merchant_id, term, customer)
     SELECT * FROM unnest(%b::uuid[], %b::text[], %b::uuid[]) ON CONFLICT DO NOTHING
@@ -37,27 +44,40 @@ async def apply(batch: Batch, connection: Connection, _memory: Memory) -> None:
         await connection.execute(INSERT, [list(column) for column in zip(*sorted(set(rows)), strict=True)])
 
 
+def looked_for(text: str) -> tuple[str, ...]:
+    """What a text asks for, as the beginnings of terms, the longest first: a number however it is parted, or words."""
+    number = digits_in(text)
+    return (number,) if number else tuple(sorted(folded(text).split()[:WORDS_MAX], key=len, reverse=True))
+
+
 def folded(text: str) -> str:
     """Text as it is compared: without case, accents and superfluous spaces."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    decomposed = unicodedata.normalize("NFKD", text.casefold().translate(LETTERS))
     return " ".join("".join(each for each in decomposed if not unicodedata.combining(each)).split())
 
 
 def names_of(name: str | None) -> set[str]:
-    """A name beginning with each of its words, so that the beginning of any of them finds it."""
+    """The words of a name, and the parts of those with a hyphen."""
     words = folded(name or "").split()[:WORDS_MAX]
-    return {" ".join(words[first:] + words[:first])[:TERM_CHARACTERS_MAX] for first in range(len(words))}
+    return {part[:TERM_CHARACTERS_MAX] for word in words for part in (word, *word.split("-")) if part}
 
 
 def plain(*texts: str | None) -> set[str]:
     """Addresses and references, found from their beginning."""
-    return {term for text in texts if text is not None and (term := folded(text)[:TERM_CHARACTERS_MAX])}
+    given = [text for text in texts if text is not None]
+    return {term[:TERM_CHARACTERS_MAX] for text in given for term in (folded(text), digits_in(text)) if term}
 
 
 def phone_ends(phone: str | None) -> set[str]:
     """A telephone number and its ends, since people leave out the country's code and the first zero."""
     digits = "".join(filter(str.isdigit, phone or ""))
     return {digits[first:] for first in range(max(1, len(digits) - PHONE_DIGITS_MIN + 1))} - {""}
+
+
+def digits_in(text: str) -> str:
+    """The digits of a number, however people part them; nothing where there is anything else."""
+    digits = BETWEEN_DIGITS.sub("", text)
+    return digits if digits.isascii() and digits.isdigit() else ""
 
 
 MODEL = ReadModel(

@@ -1,6 +1,5 @@
 """Cards: enrol, find, list, and what happened to them."""
 
-import re
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -52,8 +51,8 @@ Search = Annotated[
     QueryParameter(
         max_length=100,
         pattern=PRINTABLE,
-        description="Beginning of a card's number, a name or one of its words, an e-mail address or the customer's"
-        " reference, or a telephone number or its end; at a till only numbers. Sorted by what was found.",
+        description="Beginnings of words of a name, of an e-mail address, the customer's reference or a card's number,"
+        " or a telephone number or its end; at a till only numbers. Sorted by what was found.",
     ),
 ]
 Status = Annotated[CardStatus | None, QueryParameter(description="Only cards of this status.")]
@@ -169,11 +168,9 @@ def searched(text: str | None, role: Role) -> str | None:
     """
     if text is None:
         return None
-    if role is Role.TERMINAL:
-        text = re.sub(r"[\s+()./-]", "", text)
-        if not re.fullmatch(r"[0-9]{6,15}", text):
-            raise Rejected("invalid_search", digits_min=TILL_DIGITS_MIN)
-    elif len(card_search.folded(text)) < CHARACTERS_MIN:
+    if role is Role.TERMINAL and len(card_search.digits_in(text)) < TILL_DIGITS_MIN:
+        raise Rejected("invalid_search", digits_min=TILL_DIGITS_MIN)
+    if max(map(len, card_search.looked_for(text)), default=0) < CHARACTERS_MIN:
         raise Rejected("invalid_search", characters_min=CHARACTERS_MIN)
     return text
 
