@@ -108,7 +108,8 @@ class Reader:
 
         What was heard once stays true: read models only go on. When nobody can be heard, readers look by themselves.
         """
-        conninfo, said = make_conninfo(self._database_url, **KEEPALIVE), ""
+        conninfo = make_conninfo(self._database_url, **KEEPALIVE)
+        said: type[Exception] | None = None
         while True:
             try:
                 async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
@@ -120,14 +121,14 @@ class Reader:
                         self._told = asyncio.Event()
                         async for _ in connection.notifies(stop_after=1):
                             pass
-                        said = ""
+                        said = None
             except psycopg.OperationalError as error:
                 LOG.warning("readers hear of no change for now (%s) and look by themselves", error)
             # Nobody awaits this task before the end: what ended it would not be seen.
             except Exception as error:
-                if repr(error) != said:
+                if type(error) is not said:
                     LOG.error("readers hear of no change and look by themselves", exc_info=error)
-                said = repr(error)
+                said = type(error)
             finally:
                 self._heard = None
             await asyncio.sleep(RECONNECT_SECONDS)

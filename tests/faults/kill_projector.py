@@ -114,8 +114,7 @@ async def kill(database_url: str, rounds: int, seed: int) -> Killed:
     async with shop_on(database_url) as shop:
         await (await trade_in(shop, chance)).steps(60)
         shops = [
-            await open_shop(shop.ledger, shop.clock, cooldown_minutes=0, max_daily_stamps=100)
-            for _ in range(WRITERS)
+            await open_shop(shop.ledger, shop.clock, cooldown_minutes=0, max_daily_stamps=100) for _ in range(WRITERS)
         ]
         stop = asyncio.Event()
         writing = [asyncio.create_task(write(each, stop)) for each in shops]
