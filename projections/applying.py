@@ -29,8 +29,8 @@ ADVANCE = "UPDATE checkpoints SET position = %(position)s WHERE model = ANY(%(mo
 TELL = "SELECT pg_notify('projected', %(position)s::text)"
 
 
-CONTRADICTIONS = (AssertionError, msgspec.MsgspecError, psycopg.IntegrityError)
-"""What applying ends with where rows are missing, cannot be read or are there already."""
+CONTRADICTIONS = (AssertionError, msgspec.MsgspecError, psycopg.IntegrityError, psycopg.ProgrammingError)
+"""What applying ends with where rows are missing, cannot be read or are there already, or tables gone or altered."""
 
 
 class Overtaken(Exception):
@@ -83,6 +83,8 @@ class Applying:
         self._live = live
         self.catching_up = False
         self._memories: dict[str, tuple[tuple[int, int], Memory]] = {}
+        self._generations: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
         self._next: asyncio.Task[Batch | None] | None = None
         self._next_after = -1
 
@@ -114,6 +116,10 @@ class Applying:
             self._memories.clear()
             raise
 
+    def leave_out(self, model: str) -> None:
+        """Goes on without a model until its tables were replaced; it stays where it is."""
+        self._left_out[model] = self._generations[model]
+
     async def _applied(self, until: int, events_max: int) -> int | None:
         found = await self._progress()
         start = min((each.position for each in found), default=until)
@@ -124,6 +130,7 @@ class Applying:
         if self.catching_up:
             self._next_after = batch.end
             self._next = asyncio.create_task(self._batches.after(batch.end, events_max, until))
+        self._generations = {each.model.name: each.generation for each in found}
         behind = [each for each in found if each.position < batch.end]
         for model, position, generation in behind:
             memory = self._memory(model.name, position, generation)
@@ -132,7 +139,8 @@ class Applying:
             except CONTRADICTIONS as error:
                 raise Untellable(
                     f"the read model {model.name} cannot be told of what stands after position {position}, since its"
-                    f" rows are not as the log has them ({type(error).__name__}): run `loyalty rebuild {model.name}`"
+                    f" rows are not as the log has them ({type(error).__name__}): run `loyalty rebuild {model.name}`",
+                    model.name,
                 ) from error
             self._memories[model.name] = ((batch.end, generation), memory)
         advance = {"position": batch.end, "models": [each.model.name for each in behind]}
@@ -158,7 +166,7 @@ class Applying:
             model = self._models[name]
             if model.identity in replaced:
                 raise Overtaken(name)
-            if model.identity == identity:
+            if model.identity == identity and self._left_out.get(name) != generation:
                 found.append(Progress(model, position, generation))
         return found
 

@@ -29,10 +29,20 @@ GATHER_SECONDS = 0.02
 """How long the feed rests after a batch. What comes after a quiet moment is told at once; what comes in a stream is
 told some fifty times a second, which leaves the machine to those who write."""
 
+SILENT_SECONDS = 10
+"""A leader that says nothing to the database for so long hangs, and its session is ended; one that works says something
+every second."""
+
 STAND_BY_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 QUIET_SECONDS = 10.0
 """What the feed meets again when it tries again at once, it does not say again."""
+
+
+HEARD = """
+    SELECT set_config('idle_session_timeout', %(seconds)s, false),
+        set_config('idle_in_transaction_session_timeout', %(seconds)s, false)
+"""
 
 
 class Feed:
@@ -80,6 +90,7 @@ class Feed:
         ):
             while not await leads(leading):
                 await asyncio.sleep(STAND_BY_SECONDS)
+            await leading.execute(HEARD, {"seconds": f"{SILENT_SECONDS}s"})
             await leading.execute("LISTEN events")
             applying = Applying(leading, Batches(reading, self._keyring, wanted_by(self._models)), self._models)
             async with applying:
@@ -87,16 +98,20 @@ class Feed:
 
 
 async def follow_on(applying: Applying, leading: Connection) -> None:
-    """Applies what there is and what comes.
+    """Applies what there is and what comes, without those models whose tables are not as they should be.
 
-    Goes on in ever smaller batches before what cannot be told, so that it stops right before it, as it does before an
-    event that it does not know.
+    Goes on in ever smaller batches before an event that cannot be opened, so that it stops right before it, as it does
+    before an event that it does not know.
     """
     events_max = BATCH_EVENTS_MAX
     while True:
         try:
             reached = await applying.step(events_max=events_max)
-        except Untellable:
+        except Untellable as error:
+            if error.model is not None:
+                LOG.warning("the feed goes on without one model: %s", error)
+                applying.leave_out(error.model)
+                continue
             if events_max == 1:
                 raise
             events_max = max(1, events_max // 10)

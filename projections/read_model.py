@@ -45,7 +45,14 @@ class Batch(NamedTuple):
 
 
 class Untellable(Exception):
-    """What stands next in the log cannot be told; says of which model, after which position, and what helps."""
+    """What stands next in the log cannot be told; says of which model, after which position, and what helps.
+
+    `model` is the one whose tables are not as they should be; None where it is the log's own fault.
+    """
+
+    def __init__(self, why: str, model: str | None = None) -> None:
+        super().__init__(why)
+        self.model = model
 
 
 Apply = Callable[[Batch, Connection, Memory], Awaitable[None]]

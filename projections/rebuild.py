@@ -37,6 +37,14 @@ TAKE_OVER = """
         identity = excluded.identity, position = excluded.position, generation = checkpoints.generation + 1,
         tables = excluded.tables, replaced = excluded.replaced
 """
+SHAPES = """
+    SELECT array_agg(attname::text || ' ' || format_type(atttypid, atttypmod) ORDER BY attnum), (
+        SELECT array_agg(indkey::text) FROM pg_index WHERE indrelid = to_regclass(asked.name) AND indisprimary
+    )
+    FROM unnest(%s::text[]) AS asked (name)
+    LEFT JOIN pg_attribute ON attrelid = to_regclass(asked.name) AND attnum > 0 AND NOT attisdropped
+    GROUP BY asked.name
+"""
 DIFFERING = """
     SELECT count(*) OVER (), ROW({shown})::text FROM {old} AS old FULL JOIN {new} AS new USING ({key})
     WHERE old IS DISTINCT FROM new LIMIT {examples_max}
@@ -311,7 +319,7 @@ class Rebuild:
         if found is not None:
             await self._fill(applying, found.position)
             for table in found.tables:
-                await building.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(LIVE, table)))
+                await building.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(LIVE, table)))
         for table in model.tables:
             moved = sql.SQL("ALTER TABLE {} SET SCHEMA {}")
             await building.execute(moved.format(sql.Identifier(REBUILDING, table), sql.Identifier(LIVE)))
@@ -333,8 +341,19 @@ class Rebuild:
 async def compare(seeing: Connection, table: str, private: frozenset[str], comparison: Comparison) -> None:
     """Adds what differs between a table that is read and the one that is to take its place.
 
-    Rows are named by their key, with digests in place of what is private.
+    Rows are named by their key, with digests in place of what is private. Of a table that is gone or has other columns,
+    every row differs.
     """
+    new = sql.Identifier(REBUILDING, table)
+    cursor = await seeing.execute(sql.SQL("SELECT count(*) FROM {}").format(new))
+    rows = int((await cursor.fetchone() or (0,))[0])
+    comparison.rows += rows
+    cursor = await seeing.execute(SHAPES, [[f"{LIVE}.{table}", f"{REBUILDING}.{table}"]])
+    old_shape, new_shape = await cursor.fetchall()
+    if old_shape != new_shape:
+        comparison.differing += max(rows, 1)
+        comparison.examples = [f"{table} is gone or altered", *comparison.examples][:EXAMPLES_MAX]
+        return
     cursor = await seeing.execute(PRIMARY_KEY, [f"{LIVE}.{table}"])
     (key,) = await cursor.fetchone() or ([],)
     shown = [sql.SQL(DIGEST if name in private else "{}").format(sql.Identifier(name)) for name in key]
@@ -342,11 +361,9 @@ async def compare(seeing: Connection, table: str, private: frozenset[str], compa
         "key": sql.SQL(", ").join(map(sql.Identifier, key)),
         "shown": sql.SQL(", ").join(shown),
         "old": sql.Identifier(LIVE, table),
-        "new": sql.Identifier(REBUILDING, table),
+        "new": new,
         "examples_max": sql.Literal(EXAMPLES_MAX),
     }
-    cursor = await seeing.execute(sql.SQL("SELECT count(*) FROM {new}").format(**both))
-    comparison.rows += int((await cursor.fetchone() or (0,))[0])
     cursor = await seeing.execute(sql.SQL(DIFFERING).format(**both))
     differing = await cursor.fetchall()
     comparison.differing += differing[0][0] if differing else 0

@@ -1,7 +1,7 @@
 """Transactions: what happened to cards, as tills, managers and customers read it."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -84,11 +84,12 @@ OF_CARDS = f"""
     ) AS page
     ORDER BY page.position DESC LIMIT %(limit)s
 """  # noqa: S608 names of our own
+NO_BOUND = (date.max, END_OF_LOG)
 OF_MERCHANT = f"""
     SELECT page.*, cards.card_number FROM (
         SELECT {SELECTED} FROM transactions t
         WHERE t.merchant_id = %(merchant)s AND (t.day, t.position) < (%(before_day)s, %(before)s)
-            AND t.day >= %(from)s AND t.day <= %(to)s
+            AND t.day >= %(from)s
             AND (%(kind)s::text IS NULL OR t.kind = %(kind)s)
             AND (%(store)s::uuid IS NULL OR t.store_id = %(store)s)
             AND (%(staff)s::uuid IS NULL OR t.staff_id = %(staff)s)
@@ -124,7 +125,7 @@ async def of_card(
 
     And from where the next page goes on.
     """
-    asked = {"cards": list(cards), "before": before or END_OF_LOG, "kind": kind, "limit": limit + 1}
+    asked = {"cards": list(cards), "before": END_OF_LOG if before is None else before, "kind": kind, "limit": limit + 1}
     rows = await reader.rows(OF_CARDS, asked)
     names = await Names.of(log, merchant, rows[:limit])
     items = [Transaction(**names.shown(Movement(*row))) for row in rows[:limit]]
@@ -138,13 +139,15 @@ async def of_merchant(
 
     And from where the next page goes on.
     """
-    before_day, before_position = before or (date.max, END_OF_LOG)
+    # One bound, so that a page far down begins at its place in the index.
+    last = wanted.last_day
+    after_last = (last + timedelta(days=1), 0) if last is not None and last < date.max else NO_BOUND
+    before_day, before_position = min(before or NO_BOUND, after_last)
     asked = {
         "merchant": merchant,
         "before_day": before_day,
         "before": before_position,
         "from": wanted.first_day or date.min,
-        "to": wanted.last_day or date.max,
         "kind": wanted.kind,
         "store": wanted.store_id,
         "staff": wanted.staff_id,

@@ -92,7 +92,6 @@ LOOKING_AT_MORE = {
     f"{ADMIN}/programs/{{program_id}}/stats": COUNTED,
     f"{ADMIN}/stats": COUNTED,
     f"{STORE}/transactions?kind=points_redeemed": "one in seven is of that kind, which no index names",
-    f"{STORE}/transactions?cursor=p738000.500": "walks from the newest day that is asked for to where it goes on",
     f"{STORE}/cards?q=weber&status=active": "a tenth of a thousand cards are theirs: looking at all is no more work",
 }
 """The addresses that make the database look at more than is answered, and why; never at a table without an index."""
