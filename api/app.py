@@ -1,4 +1,4 @@
-"""The composition root of the API: settings in, an ASGI application out."""
+"""The composition root of the API: its parts in, an ASGI application out."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,42 +31,9 @@ from api.resources import (
     storefront,
     till,
 )
-from api.tokens import Tokens
-from ledger.entropy import SystemClock, SystemEntropy
 from ledger.errors import Rejected, Unavailable
-from ledger.handle import Ledger
-from ledger.secrecy import Secrecy
-from ledger.settings import Settings
-from ledger.store.keys import Keyring, key_from_text
-from ledger.store.log import Log
-from projections.reading import Reader
 
 STATIC = Path(__file__).parent / "static"
-
-
-def parts_from(settings: Settings) -> Parts:
-    """The real parts, wired: one log, one ledger, the machine's clock and chance."""
-    if not (settings.database_url and settings.pepper and settings.master_key and settings.token_secret):
-        raise ValueError("an API process needs a database and its secrets; `loyalty` fills them in")
-    clock, entropy = SystemClock(), SystemEntropy()
-    keyring = keyring_from(settings)
-    secrecy = Secrecy(settings.pepper.encode(), entropy, clock, settings.bcrypt_rounds)
-    return Parts(
-        settings=settings,
-        base_url=settings.base_url,
-        reader=Reader(settings.database_url),
-        ledger=Ledger(Log(settings.database_url, keyring), keyring, secrecy, clock, entropy),
-        tokens=Tokens(settings.token_secret, settings.token_minutes),
-        clock=clock,
-        entropy=entropy,
-    )
-
-
-def keyring_from(settings: Settings) -> Keyring:
-    """People's keys, under the master key of the settings."""
-    if not settings.master_key:
-        raise ValueError("people's keys need their master key; `loyalty` fills it in")
-    return Keyring(key_from_text(settings.master_key), SystemEntropy())
 
 
 def create_app(parts: Parts) -> Litestar:

@@ -14,25 +14,22 @@ from uuid import UUID
 
 import click
 import msgspec
-import uvicorn
 import uvloop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from api.app import create_app, keyring_from, parts_from
-from api.parts import Parts
+from api.parts import Parts, keyring_from, parts_from
 from ledger.actor import OPERATOR, PLATFORM, Caller, Role
 from ledger.commands import OpenAccount
 from ledger.errors import Rejected, Unavailable
 from ledger.secrecy import WrongSecret
 from ledger.settings import Settings
-from loyalty import cards, purchases
 from loyalty.demo import demo
 from loyalty.embedded import EmbeddedServerError, EmbeddedServers
 from loyalty.export import export_events
+from loyalty.garbage import OBJECTS_OF_BATCHES, collect_less
 from loyalty.installation import database_of, installation, running
 from loyalty.rebuilding import line_about, rebuild_with_bar
 from loyalty.records import Format, format_of
-from loyalty.serving import OBJECTS_OF_BATCHES, JoiningProtocol, collect_less
 from loyalty.supervisor import Child, Supervisor, exit_with_parent, interrupt_on_stop_signals
 from migrations import MigrationError, migrate, missing
 from projections.feed import Feed
@@ -184,6 +181,11 @@ def demo_credentials() -> None:
 @click.option("--fd", type=int, help="A listening socket that was inherited; else listens by itself.")
 def serve(fd: int | None) -> None:
     """Run one API process."""
+    import uvicorn
+
+    from api.app import create_app
+    from loyalty.serving import JoiningProtocol
+
     if fd is not None:
         exit_with_parent()
         listener = socket.socket(fileno=fd)
@@ -358,6 +360,8 @@ def import_() -> None:
 @click.option("--store", required=True, help="Code of the store where the purchases were made.")
 def import_purchases(file: Path, store: str) -> None:
     """Earn the purchases of a CSV file (customer_id,date,items,amount_cents); may be run again at any time."""
+    from loyalty import purchases
+
     summary = with_parts(running(installation()), lambda parts: purchases.import_purchases(parts.ledger, file, store))
     click.echo(
         f"{summary.cards} cards, {summary.earnings} earnings, {summary.points} points;"
@@ -400,6 +404,8 @@ def import_cards(
     A customer comes once from each source, on a card of their own or onto the one that they have here. Good lines are
     imported even if others are bad; bad ones are listed with line, field and reason, and make the exit code 1.
     """
+    from loyalty import cards
+
     try:
         msgspec.convert(source, Name)
     except msgspec.ValidationError:

@@ -109,7 +109,7 @@ class Reader:
         What was heard once stays true: read models only go on. When nobody can be heard, readers look by themselves.
         """
         conninfo = make_conninfo(self._database_url, **KEEPALIVE)
-        said: type[Exception] | None = None
+        said: set[type[Exception]] = set()
         while True:
             try:
                 async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
@@ -117,18 +117,18 @@ class Reader:
                     while True:
                         cursor = await connection.execute(CHECKPOINTS)
                         self._heard = {row[0]: Checkpoint(*row[1:]) for row in await cursor.fetchall()}
+                        said.clear()
                         self._told.set()
                         self._told = asyncio.Event()
                         async for _ in connection.notifies(stop_after=1):
                             pass
-                        said = None
             except psycopg.OperationalError as error:
                 LOG.warning("readers hear of no change for now (%s) and look by themselves", error)
             # Nobody awaits this task before the end: what ended it would not be seen.
             except Exception as error:
-                if type(error) is not said:
+                if type(error) not in said:
                     LOG.error("readers hear of no change and look by themselves", exc_info=error)
-                said = type(error)
+                said.add(type(error))
             finally:
                 self._heard = None
             await asyncio.sleep(RECONNECT_SECONDS)

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 
-from api.app import create_app, parts_from
+from api.app import create_app
 from api.documented import document
+from api.parts import parts_from
 from ledger.settings import Settings
 
 CHECKED_IN = Path(__file__).parents[1] / "schemas" / "openapi.json"

@@ -19,8 +19,7 @@ import httpx
 import psycopg
 import pytest
 
-from api.app import parts_from
-from api.parts import Parts
+from api.parts import Parts, parts_from
 from api.tokens import Identity
 from ledger.actor import PLATFORM, Caller, Role
 from ledger.commands import Command, OpenAccount

@@ -5,7 +5,8 @@ import gc
 
 import pytest
 
-from loyalty.serving import HELD_BYTES_MAX, OBJECTS_OF_REQUESTS, JoinedWrites, collect_less
+from loyalty.garbage import OBJECTS_OF_REQUESTS, collect_less
+from loyalty.serving import HELD_BYTES_MAX, JoinedWrites
 
 
 class Recorder(asyncio.Transport):

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from litestar.testing import AsyncTestClient
 
-from api.app import create_app, parts_from
+from api.app import create_app
+from api.parts import parts_from
 from ledger.actor import PLATFORM, Role
 from ledger.store.keys import key_from_text
 from ledger.store.pool import Pool

@@ -30,7 +30,7 @@ from ledger.actor import Role
 from ledger.entropy import SystemClock, SystemEntropy
 from ledger.store.keys import Keyring, key_from_text
 from loyalty.embedded import EmbeddedServers
-from loyalty.serving import OBJECTS_OF_BATCHES, collect_less
+from loyalty.garbage import OBJECTS_OF_BATCHES, collect_less
 from migrations import migrate
 from projections.applying import LIVE, Applying, connected, wanted_by
 from projections.batches import Batches

@@ -29,7 +29,7 @@ from tests.projections.random_trade import trade_in
 from tests.projections.telling import KEYRING, Tables, caught_up, environment, shop_on, tables_of
 from tests.shop import Shop, open_shop
 
-ROUNDS = 5
+ROUNDS = 3
 WRITERS = 4
 NAME = "the projector"
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import psycopg
 
-from api.app import keyring_from
+from api.parts import keyring_from
 from ledger.actor import PLATFORM
 from ledger.settings import Settings
 from ledger.store.keys import key_from_text
