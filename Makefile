@@ -47,6 +47,7 @@ fmt: $(DEV) ## format the code and mend what can be mended without thought
 
 bench: $(DEV) ## measure
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.reads
 
 lock: $(DEV) ## write the locks anew from pyproject.toml
 	$(COMPILE) --extra dev pyproject.toml --output-file requirements/dev.lock
