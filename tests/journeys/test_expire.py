@@ -25,9 +25,12 @@ def shop() -> Iterator[tuple[Installation, Up]]:
 
 
 def purchases(folder: Path) -> Path:
-    """A purchase of 10.00 long ago, one lately, and one of today, of each of 30 customers."""
+    """A purchase of 10.00 long ago, one lately, and one of yesterday, of each of 30 customers.
+
+    Of yesterday and not of today: what comes after the program began, as today's noon may, takes what was due by then.
+    """
     path = folder / "purchases.csv"
-    days = [TODAY - timedelta(days=400), TODAY - timedelta(days=40), TODAY]
+    days = [TODAY - timedelta(days=400), TODAY - timedelta(days=40), TODAY - timedelta(days=1)]
     lines = [f"{customer:03},{day.isoformat()},1,1000" for day in days for customer in range(30)]
     path.write_text("\n".join(["customer_id,date,items,amount_cents", *lines, ""]))
     return path
